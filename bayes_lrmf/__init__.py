@@ -1,0 +1,1 @@
+"""Bayesian lineage-regularised matrix factorisation of language-model evaluations."""
