@@ -1,0 +1,350 @@
+"""CSV and Parquet tables in and out, with the place of every mistake."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.files import existing_file, written_whole
+
+__all__ = ["Table", "read_table", "table_of_frame", "write_table"]
+
+_SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A data frame with stripped column names that knows where its values came from.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        The columns; an index that carries names has become a column.
+    name : str or None
+        The file, or what the caller said about the frame.
+    key : str
+        The column that says whose row it is, named in errors.
+    is_text : bool
+        Whether rows are lines of a text file, whose header is line 1.
+    stripped : tuple of str
+        Columns that had blanks around their names.
+    """
+
+    frame: pd.DataFrame
+    name: str | None
+    key: str
+    is_text: bool = False
+    stripped: tuple[str, ...] = ()
+
+    def line(self, row: int) -> str:
+        """Return what a reader calls row `row` (from 0): line 2 of a CSV, row 1 elsewhere."""
+        return f"line {row + 2}" if self.is_text else f"row {row + 1}"
+
+    def place(self, row: int | None = None, *, column: str | None = None) -> str | None:
+        """Return the place in words, as `InputError` takes it for `where`."""
+        parts = [self.name or "", f"column {column}" if column else ""]
+        if row is not None:
+            parts.append(self.line(int(row)))
+            if self.key in self.frame and pd.notna(self.frame[self.key].iloc[row]):
+                parts.append(f"{self.key} {str(self.frame[self.key].iloc[row]).strip()}")
+        return ", ".join(p for p in parts if p) or None
+
+    def names(self, column: str) -> tuple[np.ndarray, list[str], list[str]]:
+        """Return a column of names as codes, the stripped unique names, and the names stripped.
+
+        Returns
+        -------
+        codes : ndarray of int32, shape (n_rows,)
+            Index of each row's name.
+        names : list of str
+            Unique names without blanks around them, in order of first appearance.
+        stripped : list of str
+            Those that had blanks around them, without them.
+
+        Raises
+        ------
+        InputError
+            If a name is missing or blank.
+        """
+        codes, raw = pd.factorize(self.frame[column])
+        texts = [str(value) for value in raw]
+        clean = [text.strip() for text in texts]
+        is_blank = np.array([not text for text in clean] + [True])
+        if is_blank[codes].any():
+            row = int(is_blank[codes].argmax())
+            raise InputError(
+                f"the {column} name is missing",
+                where=self.place(row),
+                fix="name it, or delete the row",
+            )
+        stripped = [c for c, text in zip(clean, texts, strict=True) if c != text]
+        merged, names = pd.factorize(np.array(clean, dtype=object))
+        return merged[codes].astype(np.int32), list(names), list(dict.fromkeys(stripped))
+
+    def numbers(self, column: str, *, valid: str) -> np.ndarray:
+        """Return a column as float64, shape (n_rows,), NaN where it is empty.
+
+        Parameters
+        ----------
+        column : str
+            Name of the column; booleans and the words true and false count as 1 and 0.
+        valid : str
+            What the column may hold, for the error.
+
+        Raises
+        ------
+        InputError
+            If a value is not a number.
+        """
+        values = self.frame[column]
+        kind = values.dtype
+        is_number = pd.api.types.is_integer_dtype(kind) or pd.api.types.is_float_dtype(kind)
+        if is_number or (pd.api.types.is_bool_dtype(kind) and kind != "category"):
+            return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+        texts = values.astype(object).where(values.notna(), "").map(str).str.strip()
+        words = texts.str.casefold().replace({"true": "1", "false": "0"})
+        numbers = np.asarray(pd.to_numeric(words, errors="coerce"), dtype=np.float64)
+        is_bad = np.isnan(numbers) & (texts != "").to_numpy()
+        if is_bad.any():
+            row = int(is_bad.argmax())
+            raise InputError(
+                f"{texts.iloc[row]!r} is not a number",
+                where=self.place(row, column=column),
+                fix=f"give {valid}",
+            )
+        return numbers
+
+
+def read_table(path: str | os.PathLike[str], *, key: str, text: Sequence[str], what: str) -> Table:
+    """Read a CSV (plain or gzipped, UTF-8) or Parquet file.
+
+    Only an empty CSV cell is empty: names such as NA or None are names, and the texts nan and
+    NA are no numbers.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file named .csv, .csv.gz, .parquet or .pq.
+    key : str
+        The column that says whose row it is; in Parquet it may be the index.
+    text : sequence of str
+        Columns that hold names: kept as text, whatever they look like.
+    what : str
+        What the file is, for errors.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not what its suffix says, not UTF-8, empty, ragged, without
+        rows, or names a column twice.
+    """
+    file = existing_file(path, what=what)
+    is_text = _suffix(file).startswith(".csv")
+    try:
+        frame = _read_csv(file, key, text) if is_text else _read_parquet(file, text)
+    except PermissionError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror})", where=str(path), fix="change its permissions"
+        ) from error
+    return table_of_frame(frame, key=key, name=str(path), is_text=is_text)
+
+
+def table_of_frame(
+    frame: pd.DataFrame, *, key: str, name: str | None = None, is_text: bool = False
+) -> Table:
+    """Return `frame` as a Table; an index named `key`, or an unnamed one of texts, is `key`.
+
+    Raises
+    ------
+    InputError
+        If there are no rows, or two columns have the same name.
+    """
+    if key not in frame.columns:
+        if key in frame.index.names:
+            frame = frame.reset_index()
+        elif frame.index.names == [None] and not pd.api.types.is_any_real_numeric_dtype(
+            frame.index
+        ):
+            frame = frame.rename_axis(key).reset_index()
+    columns = _unique_names(frame.columns, name)
+    if len(frame) == 0:
+        raise InputError("has a header but no rows", where=name, fix="add the rows")
+    stripped = tuple(c for c, raw in zip(columns, frame.columns, strict=True) if c != str(raw))
+    return Table(frame.set_axis(columns, axis=1), name, key, is_text, stripped)
+
+
+def write_table(
+    columns: dict[str, pa.Array | pa.ChunkedArray], path: str | os.PathLike[str]
+) -> None:
+    """Write named columns to a CSV or Parquet file by suffix, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the suffix is unknown or the folder cannot be written.
+    """
+    suffix = _suffix(Path(path))
+    with written_whole(path) as temporary:
+        if suffix in (".parquet", ".pq"):
+            pq.write_table(pa.table(columns), temporary)
+        elif suffix == ".csv.gz":
+            with gzip.GzipFile(temporary, "wb", mtime=0) as stream:
+                _write_csv(columns, cast(IO[bytes], stream))
+        else:
+            with temporary.open("wb") as stream:
+                _write_csv(columns, stream)
+
+
+def _unique_names(columns: Iterable[object], name: str | None) -> list[str]:
+    stripped = [str(column).strip() for column in columns]
+    for column, count in Counter(stripped).items():
+        if count > 1:
+            raise InputError(
+                f"{count} columns are named {column!r}", where=name, fix="keep one, or rename"
+            )
+    return stripped
+
+
+def _suffix(path: Path) -> str:
+    found = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
+    if found is None:
+        raise InputError(
+            f"unknown kind of file {path.suffix!r}",
+            where=str(path),
+            fix="name it " + ", ".join(_SUFFIXES[:-1]) + f" or {_SUFFIXES[-1]}",
+        )
+    return found
+
+
+def _read_parquet(file: Path, text: Sequence[str]) -> pd.DataFrame:
+    try:
+        names = pq.read_schema(file).names
+        _unique_names(names, str(file))
+        kept = [name for name in names if name.strip() in text]
+        with pq.ParquetFile(file, read_dictionary=kept) as stream:
+            table = stream.read()
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise InputError(
+            "is not a Parquet file, or is damaged", where=str(file), fix="write it anew"
+        ) from error
+    return table.to_pandas(types_mapper=_mapped)
+
+
+def _mapped(kind: pa.DataType) -> pd.ArrowDtype | None:
+    # Names stay dictionaries (pandas categories); numbers stay in Arrow's memory.
+    return None if pa.types.is_dictionary(kind) else pd.ArrowDtype(kind)
+
+
+def _open_csv(file: Path) -> IO[bytes]:
+    if file.name.lower().endswith(".gz"):
+        return cast(IO[bytes], gzip.open(file, "rb"))
+    return file.open("rb")
+
+
+def _csv_header(file: Path) -> list[str]:
+    with _open_csv(file) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as lines:
+        header = next((row for row in csv.reader(lines) if row), [])
+    if not any(name.strip() for name in header):
+        raise InputError("the file is empty", where=str(file), fix="write a header and rows")
+    if any("\0" in name for name in header) or header[0].startswith("PAR1"):
+        raise InputError("is not CSV text", where=str(file), fix="write it as CSV in UTF-8")
+    for sign, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and sign in header[0]:
+            raise InputError(
+                f"columns are separated by {word}", where=str(file), fix="separate them by commas"
+            )
+    return header
+
+
+def _read_csv(file: Path, key: str, text: Sequence[str]) -> pd.DataFrame:
+    try:
+        header = _csv_header(file)
+        columns = _unique_names(header, str(file))
+        names = pa.dictionary(pa.int32(), pa.string())
+        block = max(1 << 24, 8 * sum(len(name) + 1 for name in header))
+        compression = "gzip" if file.name.lower().endswith(".gz") else None
+        with pa.input_stream(str(file), compression=compression) as stream:
+            table = pyarrow.csv.read_csv(
+                stream,
+                read_options=pyarrow.csv.ReadOptions(block_size=block),
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types={name: names for name in header if name.strip() in text},
+                    null_values=[""],
+                ),
+            )
+    except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
+        raise _csv_error(file, error) from error
+    except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise InputError(
+            "is not a gzip file, or is damaged", where=str(file), fix="compress it anew"
+        ) from error
+    frame = table.to_pandas(types_mapper=_mapped).set_axis(header, axis=1)
+    for name, column in zip(columns, table.columns, strict=True):
+        # Arrow reads the text nan as a float; once in pandas it would pass for an empty cell.
+        if pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
+            row = pc.index(pc.is_nan(column), True).as_py()
+            raise InputError(
+                "'nan' is not a number",
+                where=table_of_frame(frame, key=key, name=str(file), is_text=True).place(
+                    row, column=name
+                ),
+                fix="leave the cell empty",
+            )
+    return frame
+
+
+def _csv_error(file: Path, error: Exception) -> InputError:
+    if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in str(error):
+        return InputError("is not text in UTF-8", where=str(file), fix="save it as CSV in UTF-8")
+    with _open_csv(file) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as lines:
+        rows = csv.reader(lines)
+        try:
+            width = len(next(row for row in rows if row))
+            for row in rows:
+                if row and len(row) != width:
+                    return InputError(
+                        f"{len(row):,} cells under a header of {width:,} columns",
+                        where=f"{file}, line {rows.line_num}",
+                        fix="give each row one cell per column, quoting names that hold commas",
+                    )
+        except (UnicodeDecodeError, csv.Error):
+            pass
+    return InputError("is not a CSV table", where=str(file), fix="write it as CSV in UTF-8")
+
+
+def _write_csv(columns: dict[str, pa.Array | pa.ChunkedArray], stream: IO[bytes]) -> None:
+    # Arrow quotes every text or none, so quotes stand only in a file that needs some.
+    header = io.StringIO()
+    csv.writer(header, lineterminator="\n").writerow(columns)
+    stream.write(header.getvalue().encode())
+    plain = {
+        name: column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+        for name, column in columns.items()
+    }
+    texts = [c.unique() for c in plain.values() if pa.types.is_string(c.type)]
+    needs_quotes = any(set('",\r\n') & set(str(value)) for text in texts for value in text)
+    options = pyarrow.csv.WriteOptions(
+        include_header=False, quoting_style="needed" if needs_quotes else "none"
+    )
+    pyarrow.csv.write_csv(pa.table(plain), stream, options)
