@@ -68,7 +68,8 @@ class LaplacianGraph:
         return eliminate(self.n_nodes, self.rows, self.cols)
 
     @cached_property
-    def _off_diagonal(self) -> np.ndarray:
+    def off_diagonal(self) -> np.ndarray:
+        """Entries of the Laplacian on the pattern of the elimination, shape (n_entries,)."""
         entries = np.zeros(self.elimination.n_entries)
         entries[self.elimination.entry_of(self.rows, self.cols)] = -self.weights
         return entries
@@ -77,11 +78,11 @@ class LaplacianGraph:
         """Return the L D L' factor of ``L + kappa I``; `kappa` may have any batch shape."""
         if isinstance(kappa, (float, np.ndarray)):
             return self.elimination.factor(
-                self.degree + np.asarray(kappa)[..., None], self._off_diagonal
+                self.degree + np.asarray(kappa)[..., None], self.off_diagonal
             )
         kappa = jnp.asarray(kappa)
         diagonal = jnp.asarray(self.degree, kappa.dtype) + kappa[..., None]
-        return self.elimination.factor(diagonal, jnp.asarray(self._off_diagonal, kappa.dtype))
+        return self.elimination.factor(diagonal, jnp.asarray(self.off_diagonal, kappa.dtype))
 
     @cached_property
     def _table(self) -> np.ndarray:

@@ -1,0 +1,198 @@
+"""Arrays that a statistical model is fitted to: row order, tables and graphs, fixed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.gmrf import LaplacianGraph
+from bayes_lrmf.kernels import BinaryTable, CountTable, SparseTable
+from bayes_lrmf.lineage import Lineage
+from bayes_lrmf.responses import Responses
+from bayes_lrmf.spec import Spec
+
+__all__ = ["Design", "make_design"]
+
+_DENSE_COUNT_CELLS = 4_000_000
+_DENSE_COUNT_DENSITY = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What a fit sees.
+
+    Attributes
+    ----------
+    responses : Responses
+        The observed cells.
+    core : Lineage
+        Evaluated models, in the order of `responses`, then their unevaluated ancestors as far as
+        these join two of them. Factors of core nodes are parameters.
+    periphery : Lineage
+        The core nodes, then unevaluated descendants of theirs. Nothing is learned from them: they
+        are predicted from their parents, so that adding one changes no other prediction.
+    strengths : mapping
+        Laplacian edge weight by relation.
+    graph : LaplacianGraph
+        Graph over core nodes; without edges when the spec has no lineage.
+    item_graph : LaplacianGraph or None
+        Graph over items, for ``item_prior = "laplacian"``.
+    """
+
+    responses: Responses
+    core: Lineage
+    periphery: Lineage
+    strengths: dict[str, float]
+    graph: LaplacianGraph
+    item_graph: LaplacianGraph | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def n_evaluated(self) -> int:
+        """Number of evaluated models."""
+        return len(self.responses.models)
+
+    @property
+    def n_core(self) -> int:
+        """Number of evaluated models and latent ancestors."""
+        return len(self.core.nodes)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return self.responses.n_items
+
+    @property
+    def models(self) -> np.ndarray:
+        """Names of core nodes, then of the periphery."""
+        return self.periphery.nodes
+
+    @property
+    def items(self) -> pd.DataFrame:
+        """Items: benchmark, item, trials."""
+        return self.responses.items
+
+    @cached_property
+    def benchmarks(self) -> np.ndarray:
+        """Names of the benchmarks."""
+        return self.responses.benchmarks
+
+    @cached_property
+    def benchmark_index(self) -> np.ndarray:
+        """Index of each item's benchmark, shape (n_items,)."""
+        return self.responses.benchmark_index
+
+    @cached_property
+    def effect_benchmarks(self) -> np.ndarray:
+        """Indices of the benchmarks of two items and more, which can carry an effect."""
+        return np.flatnonzero(np.bincount(self.benchmark_index) > 1)
+
+    @cached_property
+    def count_benchmarks(self) -> np.ndarray:
+        """Indices of the benchmarks with items of more than one trial."""
+        many = self.responses.items["trials"].to_numpy() > 1
+        return np.unique(self.benchmark_index[many])
+
+    @cached_property
+    def table(self) -> BinaryTable | CountTable | SparseTable:
+        """The observed cells, as the likelihood wants them."""
+        r = self.responses
+        if r.dense is not None:
+            return BinaryTable(r.dense)
+        cells = r.to_cells()
+        trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials
+        counts = len(self.count_benchmarks) > 0
+        n_cells = r.n_models * r.n_items
+        if counts and r.density >= _DENSE_COUNT_DENSITY and n_cells <= _DENSE_COUNT_CELLS:
+            k, n = np.zeros(r.shape), np.zeros(r.shape)
+            k[cells.rows, cells.cols] = cells.successes
+            n[cells.rows, cells.cols] = trials
+            return CountTable(k, n)
+        return SparseTable.from_cells(cells.rows, cells.cols, cells.successes, trials)
+
+    @property
+    def precision(self) -> str:
+        """Floating point of a fit: counts need float64, where log Gamma cancels."""
+        return "float64" if len(self.count_benchmarks) else "float32"
+
+    def once_per_cell(self) -> Design:
+        """Return the design with every cell as one trial, a fraction (for "bernoulli")."""
+        if self.responses.is_binary:
+            return self
+        cells = self.responses.to_cells()
+        trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials
+        table = SparseTable.from_cells(
+            cells.rows, cells.cols, cells.successes / trials, np.ones(len(trials))
+        )
+        new = Design(
+            self.responses, self.core, self.periphery, self.strengths, self.graph, self.item_graph
+        )
+        new.__dict__["table"] = table
+        return new
+
+    def parents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return child, parent and Laplacian weight of the edges into the periphery."""
+        p = self.periphery
+        return p.child, p.parent, p.strengths(self.strengths)
+
+
+def make_design(
+    responses: Responses,
+    spec: Spec,
+    *,
+    lineage: Lineage | None = None,
+    item_adjacency: Any = None,
+    extra_models: Sequence[str] = (),
+) -> Design:
+    """Fix rows, columns, tables and graphs for a fit of `spec`.
+
+    Parameters
+    ----------
+    responses : Responses
+    spec : Spec
+    lineage : Lineage, optional
+        Recorded family tree; models without responses become latent ancestors or predictions.
+    item_adjacency : sparse array, shape (n_items, n_items), optional
+        Item similarity.
+    extra_models : sequence of str
+        Further unevaluated models to predict, kin or not.
+
+    Raises
+    ------
+    InputError
+        If the spec wants an item graph of another size.
+    """
+    lineage = lineage if lineage is not None else Lineage.empty()
+    if spec.lineage == "none":
+        # Kin are predictions without parents then, known by name alone.
+        extra_models = [*extra_models, *lineage.nodes]
+        lineage = Lineage.empty()
+    core = lineage.core(list(responses.models))
+    periphery = lineage.descendants(core.nodes)
+    known = set(periphery.nodes)
+    lonely = dict.fromkeys(m for m in (*responses.unevaluated, *extra_models) if m not in known)
+    nodes = np.array([*periphery.nodes, *lonely], dtype=object)
+    periphery = Lineage(
+        nodes, periphery.child, periphery.parent, periphery.relation, periphery.weight
+    )
+    strengths = dict(spec.relation_strength)
+    graph = LaplacianGraph(core.adjacency(core.strengths(strengths)))
+    item_graph, notes = None, []
+    if spec.item_prior == "laplacian":
+        if item_adjacency is None:
+            notes.append("no item similarity given: item loadings are independent a priori")
+        elif item_adjacency.shape[0] != responses.n_items:
+            raise InputError(
+                f"item graph has {item_adjacency.shape[0]} items, the table {responses.n_items}",
+                fix="build it from the table's items",
+            )
+        else:
+            item_graph = LaplacianGraph(item_adjacency)
+    design = Design(responses, core, periphery, strengths, graph, item_graph, tuple(notes))
+    return design.once_per_cell() if spec.likelihood == "bernoulli" else design

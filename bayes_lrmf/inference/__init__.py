@@ -1,0 +1,1 @@
+"""Fits: ``fit_<method>(design, spec, *, key, ...) -> Posterior``."""

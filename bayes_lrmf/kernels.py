@@ -1,0 +1,285 @@
+"""Log-likelihoods of response tables in blocks, with gradients that need one block of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["BinaryTable", "CountTable", "SparseTable", "beta_binomial", "log_gamma"]
+
+_BLOCK_CELLS = 2**18
+
+
+@jax.custom_jvp
+def log_gamma(x: jax.Array) -> jax.Array:
+    """Return log Gamma(x), x > 0, by Stirling's series after a shift by 4.
+
+    Several times faster than the general routine, and as exact: relative error below 1e-9.
+    """
+    return _log_gamma_parts(x)[0]
+
+
+@log_gamma.defjvp
+def _log_gamma_jvp(primals: Any, tangents: Any) -> Any:
+    value, slope = _log_gamma_parts(primals[0])
+    return value, slope * tangents[0]
+
+
+def _log_gamma_parts(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    z = x + 4.0
+    inverse = 1 / z
+    square = inverse * inverse
+    log_z = jnp.log(z)
+    rising = x * (x + 1) * (x + 2) * (x + 3)
+    series = inverse * (
+        1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))
+    )
+    value = (z - 0.5) * log_z - z + 0.5 * np.log(2 * np.pi) + series - jnp.log(rising)
+    tail = square * (
+        1 / 12 - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square / 132)))
+    )
+    slope = log_z - 0.5 * inverse - tail - (2 * x + 3) * (2 * x * x + 6 * x + 2) / rising
+    return value, slope
+
+
+def beta_binomial(
+    psi: jax.Array, successes: jax.Array, trials: jax.Array, concentration: jax.Array
+) -> jax.Array:
+    """Return Beta-Binomial log-likelihoods without the binomial coefficient.
+
+    Parameters
+    ----------
+    psi : array
+        Logits of the mean.
+    successes, trials : arrays
+        Zero trials give exactly zero.
+    concentration : array
+        alpha + beta; large values approach the Binomial.
+    """
+    alpha, beta = concentration * jax.nn.sigmoid(psi), concentration * jax.nn.sigmoid(-psi)
+    right = log_gamma(successes + alpha) - log_gamma(alpha)
+    wrong = log_gamma(trials - successes + beta) - log_gamma(beta)
+    return right + wrong - log_gamma(trials + concentration) + log_gamma(concentration)
+
+
+def _bernoulli_parts(psi: jax.Array, y: jax.Array, seen: jax.Array) -> tuple[Any, Any]:
+    small = jnp.exp(-jnp.abs(psi))
+    one = 1 / (1 + small)
+    probability = jnp.where(psi >= 0, one, small * one)
+    value = jnp.where(seen, y * psi - jnp.maximum(psi, 0) - jnp.log1p(small), 0.0)
+    return value, jnp.where(seen, y - probability, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryTable:
+    """A dense table of 0/1 responses.
+
+    Attributes
+    ----------
+    values : int8 array, shape (n_models, n_items)
+        -1 where the item was not run.
+    """
+
+    values: np.ndarray
+
+    def log_likelihood(self, rows: jax.Array, cols: jax.Array, concentration: Any) -> jax.Array:
+        """Return the total log-likelihood of psi = rows' cols.
+
+        Parameters
+        ----------
+        rows : array, shape (n_components, n_models)
+        cols : array, shape (n_components, n_items)
+        concentration : ignored
+            A single trial has no over-dispersion.
+        """
+        return _binary(rows, cols, _blocks(self.values), self.values.shape[0])
+
+    def estimate(
+        self, key: jax.Array, rows: jax.Array, cols: jax.Array, concentration: Any, n_batches: int
+    ) -> jax.Array:
+        """Return an unbiased estimate of `log_likelihood` from a random 1 / n_batches of items."""
+        n_items = self.values.shape[1]
+        size = max(1, n_items // n_batches)
+        items = jax.random.choice(key, n_items, (size,), replace=False)
+        batch = jnp.take(jnp.asarray(self.values.T), items, axis=0)
+        # The table is transposed here: items play the rows.
+        return n_items / size * _binary(cols[:, items], rows, batch[None], size)
+
+
+def _blocks(values: np.ndarray) -> np.ndarray:
+    n_rows, n_cols = values.shape
+    block = max(1, min(n_rows, _BLOCK_CELLS // max(n_cols, 1)))
+    n_blocks = -(-n_rows // block)
+    if n_blocks * block == n_rows:
+        return values.reshape(n_blocks, block, n_cols)
+    padded = np.full((n_blocks * block, n_cols), -1, values.dtype)
+    padded[:n_rows] = values
+    return padded.reshape(n_blocks, block, n_cols)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _binary(rows: jax.Array, cols: jax.Array, blocks: jax.Array, n_rows: int) -> jax.Array:
+    return _binary_scan(rows, cols, blocks, n_rows, gradient=False)[0]
+
+
+def _binary_forward(rows: Any, cols: Any, blocks: Any, n_rows: int) -> Any:
+    value, grad_rows, grad_cols = _binary_scan(rows, cols, blocks, n_rows, gradient=True)
+    return value, (grad_rows, grad_cols)
+
+
+def _binary_backward(n_rows: int, residual: Any, cotangent: jax.Array) -> Any:
+    grad_rows, grad_cols = residual
+    return (
+        (cotangent * grad_rows).astype(grad_rows.dtype),
+        (cotangent * grad_cols).astype(grad_cols.dtype),
+        None,
+    )
+
+
+_binary.defvjp(_binary_forward, _binary_backward)
+
+
+def _binary_scan(rows: Any, cols: Any, blocks: Any, n_rows: int, *, gradient: bool) -> Any:
+    n_blocks, block, _ = blocks.shape
+    padded = jnp.pad(rows, ((0, 0), (0, n_blocks * block - n_rows)))
+    by_block = padded.reshape(len(rows), n_blocks, block).transpose(1, 0, 2)
+    # Block sums are added in the widest float at hand: a table's total loses 1e-7 of itself
+    # in float32, which is more than an optimiser's last steps gain.
+    wide = jnp.promote_types(rows.dtype, jax.dtypes.canonicalize_dtype(jnp.float64))
+
+    def step(carry: Any, part: Any) -> Any:
+        total, grad_cols = carry
+        y, r = part
+        psi = r.T @ cols
+        value, residual = _bernoulli_parts(psi, y.astype(psi.dtype), y >= 0)
+        total = total + value.sum(-1).astype(wide).sum()
+        if not gradient:
+            return (total, grad_cols), None
+        return (total, grad_cols + r @ residual), cols @ residual.T
+
+    start = (jnp.zeros((), wide), jnp.zeros_like(cols))
+    (total, grad_cols), grad_blocks = jax.lax.scan(step, start, (jnp.asarray(blocks), by_block))
+    if not gradient:
+        return total, None, None
+    grad_rows = grad_blocks.transpose(1, 0, 2).reshape(len(rows), -1)[:, :n_rows]
+    return total, grad_rows, grad_cols
+
+
+def _cell_likelihood(
+    psi: jax.Array, successes: jax.Array, trials: jax.Array, concentration: jax.Array | None
+) -> jax.Array:
+    if concentration is None:
+        return successes * psi - trials * jax.nn.softplus(psi)
+    return beta_binomial(psi, successes, trials, concentration)
+
+
+@dataclass(frozen=True, eq=False)
+class CountTable:
+    """A dense table of k successes in n trials.
+
+    Attributes
+    ----------
+    successes, trials : float arrays, shape (n_models, n_items)
+        Zero trials where the item was not run.
+    """
+
+    successes: np.ndarray
+    trials: np.ndarray
+
+    def log_likelihood(self, rows: jax.Array, cols: jax.Array, concentration: Any) -> jax.Array:
+        """Return the total log-likelihood of psi = rows' cols, without binomial coefficients.
+
+        Parameters
+        ----------
+        rows : array, shape (n_components, n_models)
+        cols : array, shape (n_components, n_items)
+        concentration : array, shape (n_items,), or None
+            None for the Binomial.
+        """
+        psi = rows.T @ cols
+        k, n = jnp.asarray(self.successes, psi.dtype), jnp.asarray(self.trials, psi.dtype)
+        return _cell_likelihood(psi, k, n, concentration).sum()
+
+    def estimate(
+        self, key: jax.Array, rows: jax.Array, cols: jax.Array, concentration: Any, n_batches: int
+    ) -> jax.Array:
+        """Return `log_likelihood`: tables of counts are small."""
+        return self.log_likelihood(rows, cols, concentration)
+
+
+@dataclass(frozen=True, eq=False)
+class SparseTable:
+    """A sparse table of observed cells, held in blocks of equal length.
+
+    Attributes
+    ----------
+    rows, cols : int32 arrays, shape (n_blocks, block)
+    successes, trials : float32 arrays, shape (n_blocks, block)
+        Padding cells have zero trials.
+    """
+
+    rows: np.ndarray
+    cols: np.ndarray
+    successes: np.ndarray
+    trials: np.ndarray
+
+    @classmethod
+    def from_cells(
+        cls, rows: np.ndarray, cols: np.ndarray, successes: np.ndarray, trials: np.ndarray
+    ) -> SparseTable:
+        """Pad and block cells given as flat arrays, in random order so that blocks are alike."""
+        order = np.random.default_rng(0).permutation(len(rows))
+        block = min(4 * _BLOCK_CELLS, max(len(rows), 1))
+        n_blocks = max(1, -(-len(rows) // block))
+
+        def blocked(x: np.ndarray, dtype: Any) -> np.ndarray:
+            out = np.zeros(n_blocks * block, dtype)
+            out[: len(x)] = x[order]
+            return out.reshape(n_blocks, block)
+
+        return cls(
+            blocked(rows, np.int32),
+            blocked(cols, np.int32),
+            blocked(successes, np.float32),
+            blocked(trials, np.float32),
+        )
+
+    def log_likelihood(self, rows: jax.Array, cols: jax.Array, concentration: Any) -> jax.Array:
+        """Return the total log-likelihood of psi = rows' cols, without binomial coefficients.
+
+        Parameters are those of `CountTable.log_likelihood`.
+        """
+        blocks = (self.rows, self.cols, self.successes, self.trials)
+        return self._scan(tuple(jnp.asarray(b) for b in blocks), rows, cols, concentration)
+
+    def estimate(
+        self, key: jax.Array, rows: jax.Array, cols: jax.Array, concentration: Any, n_batches: int
+    ) -> jax.Array:
+        """Return an unbiased estimate of `log_likelihood` from one random block of cells."""
+        n_blocks = len(self.rows)
+        at = jax.random.randint(key, (), 0, n_blocks)
+        blocks = (self.rows, self.cols, self.successes, self.trials)
+        one = tuple(jnp.asarray(b)[at][None] for b in blocks)
+        return n_blocks * self._scan(one, rows, cols, concentration)
+
+    def _scan(self, blocks: Any, rows: Any, cols: Any, concentration: Any) -> jax.Array:
+        wide = jnp.promote_types(rows.dtype, jax.dtypes.canonicalize_dtype(jnp.float64))
+
+        @jax.checkpoint
+        def block_sum(rows: Any, cols: Any, concentration: Any, block: Any) -> jax.Array:
+            r, c, k, n = block
+            psi = (rows[:, r] * cols[:, c]).sum(0)
+            over = None if concentration is None else concentration[c]
+            k, n = k.astype(psi.dtype), n.astype(psi.dtype)
+            value = _cell_likelihood(psi, k, n, over)
+            return jnp.where(n > 0, value, 0.0).sum().astype(wide)
+
+        def step(total: jax.Array, block: Any) -> Any:
+            return total + block_sum(rows, cols, concentration, block), None
+
+        return jax.lax.scan(step, jnp.zeros((), wide), blocks)[0]

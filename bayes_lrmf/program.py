@@ -1,0 +1,188 @@
+"""The NumPyro program of a spec, and how its parameters make psi."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from bayes_lrmf.design import Design
+from bayes_lrmf.gmrf import LineageGMRF
+from bayes_lrmf.spec import HyperPrior, Spec
+
+__all__ = ["components", "fixed_hyperparameters", "hyperparameters", "observed_rows", "program"]
+
+Values = Mapping[str, jax.Array]
+
+
+def hyperparameters(design: Design, spec: Spec) -> dict[str, tuple[HyperPrior, tuple[int, ...]]]:
+    """Return the positive hyper-parameters in use: prior and shape by site name."""
+    if spec.penalty is not None:
+        return {}
+    used: dict[str, tuple[HyperPrior, tuple[int, ...]]] = {"factor_sd": (spec.factor_sd, ())}
+    if len(design.graph.rows):
+        used["kappa"] = (spec.kappa, ())
+    if spec.ability:
+        used["ability_sd"] = (spec.ability_sd, ())
+    if spec.benchmark_effects and len(design.effect_benchmarks):
+        used["benchmark_sd"] = (spec.benchmark_sd, ())
+    if spec.intercept:
+        used["intercept_sd"] = (spec.intercept_sd, ())
+    if spec.likelihood == "beta_binomial" and len(design.count_benchmarks):
+        used["concentration"] = (spec.concentration, (len(design.benchmarks),))
+    return used
+
+
+def fixed_hyperparameters(design: Design, spec: Spec) -> dict[str, np.ndarray]:
+    """Return every hyper-parameter in use at its prior median."""
+    used = hyperparameters(design, spec)
+    return {name: np.full(shape, prior.median) for name, (prior, shape) in used.items()}
+
+
+def _hyper(name: str, prior: HyperPrior, shape: tuple[int, ...]) -> jax.Array:
+    if not prior.learned:
+        return jnp.full(shape, prior.median)
+    logarithm = dist.LogNormal(jnp.log(prior.median), prior.log_sd)
+    if name == "kappa":
+        # Far inside the tabulated range of the field, and far outside what data can tell apart.
+        bounded = dist.TruncatedNormal(
+            np.log(prior.median), prior.log_sd, low=np.log(1e-4), high=np.log(1e2)
+        )
+        return numpyro.sample(
+            name, dist.TransformedDistribution(bounded, dist.transforms.ExpTransform())
+        )
+    return numpyro.sample(name, logarithm.expand(shape).to_event(len(shape)))
+
+
+def _field(design: Design, kappa: Any, sd: Any) -> dist.Distribution:
+    """Return the prior of one column over core nodes."""
+    if kappa is None:
+        return dist.Normal(0.0, sd).expand([design.n_core]).to_event(1)
+    return LineageGMRF(design.graph, tau=1 / sd**2, kappa=kappa)
+
+
+def _sample_penalised(design: Design, spec: Spec) -> dict[str, Any]:
+    penalty = spec.penalty
+    assert penalty is not None
+
+    def flat(name: str, graph: Any, strength: float, n: int) -> jax.Array:
+        if graph is None or strength == 0 or not len(graph.rows):
+            prior: Any = dist.Normal(0.0, (2 * penalty.ridge) ** -0.5).expand([n]).to_event(1)
+        else:
+            prior = LineageGMRF(
+                graph, tau=2 * strength, kappa=penalty.ridge / strength, scaled=False
+            )
+        return numpyro.sample(name, prior.expand([spec.rank]).to_event(1))
+
+    return {
+        "factor": flat("factor", design.graph, penalty.models, design.n_core),
+        "loading": flat("loading", design.item_graph, penalty.items, design.n_items),
+    }
+
+
+def _sample_latent(design: Design, spec: Spec) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        name: _hyper(name, prior, shape)
+        for name, (prior, shape) in hyperparameters(design, spec).items()
+    }
+    kappa = values.get("kappa")
+    n_benchmarks, of_item = len(design.benchmarks), design.benchmark_index
+    field = _field(design, kappa, values["factor_sd"])
+    values["factor"] = numpyro.sample("factor", field.expand([spec.rank]).to_event(1))
+    # Ability and benchmark effects may have next to no variance, a funnel for their values;
+    # in units of their standard deviation there is none.
+    unit = _field(design, kappa, 1.0)
+    if spec.ability:
+        values["ability_unit"] = numpyro.sample("ability_unit", unit)
+    if "benchmark_sd" in values:
+        effects = unit.expand([len(design.effect_benchmarks)]).to_event(1)
+        values["effect_unit"] = numpyro.sample("effect_unit", effects)
+    mean = dist.Normal(0.0, spec.loading_mean_sd.median)
+    values["loading_mean"] = numpyro.sample(
+        "loading_mean", mean.expand([spec.rank, n_benchmarks]).to_event(2)
+    )
+    if spec.item_prior == "laplacian" and design.item_graph is not None:
+        values["loading"] = numpyro.sample(
+            "loading", LineageGMRF(design.item_graph).expand([spec.rank]).to_event(1)
+        )
+    else:
+        values["loading"] = numpyro.sample(
+            "loading", dist.Normal(values["loading_mean"][:, of_item], 1.0).to_event(2)
+        )
+    if spec.intercept:
+        centre = dist.Normal(0.0, spec.intercept_mean_sd.median).expand([n_benchmarks])
+        values["intercept_mean"] = numpyro.sample("intercept_mean", centre.to_event(1))
+        values["intercept"] = numpyro.sample(
+            "intercept",
+            dist.Normal(values["intercept_mean"][of_item], values["intercept_sd"]).to_event(1),
+        )
+    return values
+
+
+def components(design: Design, values: Values) -> tuple[jax.Array, jax.Array]:
+    """Return rows and columns whose products are psi over core nodes.
+
+    Parameters
+    ----------
+    values : mapping
+        Sites of `program`, without batch dimensions.
+
+    Returns
+    -------
+    rows : array, shape (n_components, n_core)
+        Factors, ability, benchmark effects, one.
+    cols : array, shape (n_components, n_items)
+        Loadings, one, membership of benchmarks, intercepts.
+    """
+    rows, cols = [values["factor"]], [values["loading"]]
+    dtype = rows[0].dtype
+    if "ability_unit" in values:
+        rows.append((values["ability_sd"] * values["ability_unit"])[None])
+        cols.append(jnp.ones((1, design.n_items), dtype))
+    if "effect_unit" in values:
+        rows.append(values["benchmark_sd"] * values["effect_unit"])
+        member = design.benchmark_index == design.effect_benchmarks[:, None]
+        cols.append(jnp.asarray(member, dtype))
+    if "intercept" in values:
+        rows.append(jnp.ones((1, design.n_core), dtype))
+        cols.append(values["intercept"][None])
+    return jnp.concatenate(rows).astype(dtype), jnp.concatenate(cols).astype(dtype)
+
+
+def observed_rows(design: Design, rows: jax.Array) -> jax.Array:
+    """Return the rows of evaluated models, shape (n_components, n_evaluated)."""
+    return rows[:, : design.n_evaluated]
+
+
+def program(design: Design, spec: Spec, *, n_batches: int = 1) -> None:
+    """NumPyro program: priors of the spec, and the likelihood of the design as one factor.
+
+    Sites: ``factor`` (K, n_core), ``loading`` (K, n_items), ``loading_mean`` (K, n_benchmarks),
+    ``intercept`` (n_items,), ``intercept_mean`` (n_benchmarks,), ``ability_unit`` (n_core,),
+    ``effect_unit`` (n_effects, n_core), and the hyper-parameters that the spec learns.
+
+    Parameters
+    ----------
+    n_batches : int
+        With more than one, the likelihood is an unbiased estimate from a random part of the table.
+    """
+    if spec.penalty is not None:
+        values = _sample_penalised(design, spec)
+    else:
+        values = _sample_latent(design, spec)
+    rows, cols = components(design, values)
+    concentration = values.get("concentration")
+    if concentration is not None:
+        concentration = concentration[design.benchmark_index]
+    seen = observed_rows(design, rows)
+    if n_batches == 1:
+        value = design.table.log_likelihood(seen, cols, concentration)
+    else:
+        key = numpyro.prng_key()
+        value = design.table.estimate(key, seen, cols, concentration, n_batches)
+    numpyro.factor("responses", value)
