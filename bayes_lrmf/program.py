@@ -139,6 +139,7 @@ def components(design: Design, values: Values) -> tuple[jax.Array, jax.Array]:
     cols : array, shape (n_components, n_items)
         Loadings, one, membership of benchmarks, intercepts.
     """
+    values = {name: jnp.asarray(value) for name, value in values.items()}
     rows, cols = [values["factor"]], [values["loading"]]
     dtype = rows[0].dtype
     if "ability_unit" in values:

@@ -59,12 +59,19 @@ def initial_values(
     values = {name: 0.1 * rng.standard_normal(shape) for name, shape in shapes.items()}
     values["loading"] = 0.5 * rng.standard_normal(shapes["loading"])
     if "intercept" in values:
-        right, run = design.responses.item_totals()
+        right, run = _item_totals(design)
         share = (right + 1) / (run + 2)
         values["intercept"] = np.log(share / (1 - share))
         total = np.bincount(design.benchmark_index, values["intercept"])
         values["intercept_mean"] = total / np.bincount(design.benchmark_index)
     return values
+
+
+def _item_totals(design: Design) -> tuple[np.ndarray, np.ndarray]:
+    cells = design.responses.to_cells()
+    trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials
+    right = np.bincount(cells.cols, cells.successes, minlength=design.n_items)
+    return right, np.bincount(cells.cols, trials, minlength=design.n_items)
 
 
 def curvature_scales(
@@ -126,7 +133,7 @@ def fit_map(
     key: jax.Array,
     progress: Progress | None = None,
     hyper: dict[str, Any] | None = None,
-    tolerance: float = 1e-7,
+    tolerance: float = 5e-7,
     max_iterations: int = 1000,
     precision: str | None = None,
 ) -> Posterior:

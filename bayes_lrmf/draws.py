@@ -1,0 +1,107 @@
+"""From draws of a posterior to rows and columns of psi for every model, the periphery included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayes_lrmf.design import Design
+from bayes_lrmf.posterior import Posterior
+from bayes_lrmf.program import components
+from bayes_lrmf.spec import Spec
+
+__all__ = ["rows_and_columns"]
+
+
+def rows_and_columns(
+    posterior: Posterior, values: Mapping[str, np.ndarray], *, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns whose products are psi of all models, draw by draw.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    values : mapping
+        Draws of its sites, from ``posterior.draws``.
+    rng : numpy Generator
+        For the part of unevaluated descendants that their parents leave open; a point estimate
+        puts them at their mean.
+
+    Returns
+    -------
+    rows : float32 array, shape (n_draws, n_components, n_models)
+    cols : float32 array, shape (n_draws, n_components, n_items)
+    """
+    design, spec = posterior.design, posterior.spec
+    one = jax.jit(lambda v: components(design, v))
+    n_draws = len(values["factor"])
+    made = [one({n: jnp.asarray(v[s]) for n, v in values.items()}) for s in range(n_draws)]
+    core = np.stack([np.asarray(r, np.float32) for r, _ in made])
+    cols = np.stack([np.asarray(c, np.float32) for _, c in made])
+    n_models, n_core = len(design.models), design.n_core
+    rows = np.empty((*core.shape[:2], n_models), np.float32)
+    rows[:, :, :n_core] = core
+    rows[:, :, n_core:] = 1.0
+    n_fields = core.shape[1] - ("intercept" in values)
+    sd, kappa, scale = _field_parameters(design, spec, values, n_fields)
+    noise = np.zeros((), np.float32)
+    for nodes, edges in _levels(design):
+        child, parent, strength = (part[edges] for part in design.parents())
+        at = np.full(n_models, -1)
+        at[nodes] = np.arange(len(nodes))
+        total = np.bincount(at[child], strength, minlength=len(nodes))
+        pull = np.zeros((n_draws, n_fields, len(nodes)), np.float32)
+        weighted = rows[:, :n_fields, parent] * strength.astype(np.float32)
+        np.add.at(pull, (..., at[child]), weighted)
+        closeness = total + kappa[:, None]
+        if not posterior.is_point:
+            noise = rng.standard_normal(pull.shape, dtype=np.float32)
+        spread = sd[:, :, None] / np.sqrt(scale[:, None] * closeness)[:, None, :]
+        rows[:, :n_fields, nodes] = pull / closeness[:, None, :] + spread * noise
+    return rows, cols
+
+
+def _field_parameters(
+    design: Design, spec: Spec, values: Mapping[str, np.ndarray], n_fields: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return sd (n_draws, n_fields), kappa and scale (n_draws,) of the Laplacian conditional."""
+    n_draws = len(values["factor"])
+    if spec.penalty is not None:
+        strength = spec.penalty.models
+        if strength == 0 or not len(design.graph.rows):
+            sd = (2 * spec.penalty.ridge) ** -0.5
+            return np.full((n_draws, n_fields), sd), np.ones(n_draws), np.ones(n_draws)
+        kappa = np.full(n_draws, spec.penalty.ridge / strength)
+        return np.full((n_draws, n_fields), (2 * strength) ** -0.5), kappa, np.ones(n_draws)
+    by_row = [np.repeat(np.asarray(values["factor_sd"])[:, None], spec.rank, axis=1)]
+    if "ability_unit" in values:
+        by_row.append(np.asarray(values["ability_sd"])[:, None])
+    if "effect_unit" in values:
+        n_effects = values["effect_unit"].shape[1]
+        by_row.append(np.repeat(np.asarray(values["benchmark_sd"])[:, None], n_effects, axis=1))
+    sd = np.concatenate(by_row, axis=1)
+    if "kappa" not in values:
+        return sd, np.ones(n_draws), np.ones(n_draws)
+    kappa = np.asarray(values["kappa"], float)
+    log_scale = design.graph.log_determinant_and_scale(kappa)[1]
+    return sd, kappa, np.exp(np.asarray(log_scale, float))
+
+
+def _levels(design: Design) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Group the periphery by its distance from the core: nodes of a level, and their edges."""
+    child, parent, _ = design.parents()
+    level = np.zeros(len(design.models), np.int64)
+    by_child: dict[int, list[int]] = {}
+    for c, p in zip(child.tolist(), parent.tolist(), strict=True):
+        by_child.setdefault(c, []).append(p)
+    level[design.n_core :] = 1
+    for c in sorted(by_child):
+        level[c] = 1 + max(level[p] for p in by_child[c])
+    deepest = int(level.max(initial=0))
+    return [
+        (np.flatnonzero(level == step), np.flatnonzero(level[child] == step))
+        for step in range(1, deepest + 1)
+    ]

@@ -1,0 +1,349 @@
+"""Item, benchmark and rank predictions from joint draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from bayes_lrmf.checks import InputError, one_of, probability, whole_number
+from bayes_lrmf.draws import rows_and_columns
+from bayes_lrmf.posterior import Posterior
+from bayes_lrmf.progress import Progress
+
+__all__ = [
+    "LEVELS",
+    "ScoreDraws",
+    "predict",
+    "predict_benchmarks",
+    "predict_items",
+    "predict_ranks",
+    "score_draws",
+]
+
+LEVELS = ("benchmark", "item", "rank")
+AVERAGE = "average"
+"""Name of the mean over benchmarks in rank tables."""
+
+_N_DRAWS = 200
+_BLOCK_VALUES = 8_000_000
+_MOST_ITEM_ROWS = 20_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreDraws:
+    """Joint draws of benchmark scores, as a full run would show them.
+
+    Attributes
+    ----------
+    models, benchmarks : arrays of str
+    scores : float32 array, shape (n_draws, n_models, n_benchmarks)
+        On 0..1. A point estimate has one draw, its expectation.
+    n_items, n_observed : int arrays, shape (n_models, n_benchmarks)
+        Trials of a full run, and those observed.
+    kind : {"point", "predictive"}
+    """
+
+    models: np.ndarray
+    benchmarks: np.ndarray
+    scores: np.ndarray
+    n_items: np.ndarray
+    n_observed: np.ndarray
+    kind: str
+
+    def of(self, model: str) -> np.ndarray:
+        """Return the draws of one model, shape (n_draws, n_benchmarks)."""
+        names = list(self.models)
+        one_of(model, names, name="model")
+        return np.asarray(self.scores[:, names.index(model)])
+
+    def probability_greater(self, model: str, other: str) -> pd.Series:
+        """Return P(score of `model` > score of `other`) by benchmark; ties count half."""
+        a, b = self.of(model), self.of(other)
+        return pd.Series(((a > b) + 0.5 * (a == b)).mean(0), index=self.benchmarks)
+
+    def probability_above(self, model: str, threshold: float) -> pd.Series:
+        """Return P(score of `model` > threshold) by benchmark."""
+        return pd.Series((self.of(model) > threshold).mean(0), index=self.benchmarks)
+
+    def probability_best(self, model: str, others: Sequence[str]) -> pd.Series:
+        """Return P(`model` scores above every one of `others`) by benchmark."""
+        best = np.max([self.of(other) for other in others], axis=0)
+        return pd.Series((self.of(model) > best).mean(0), index=self.benchmarks)
+
+
+def _chosen(posterior: Posterior, models: Sequence[str] | None) -> np.ndarray:
+    names = posterior.design.models
+    if models is None:
+        return np.arange(len(names))
+    index = {name: i for i, name in enumerate(names)}
+    for model in models:
+        if model not in index:
+            one_of(model, index, name="model")
+    return np.array([index[m] for m in dict.fromkeys(models)], dtype=np.int64)
+
+
+def _prepared(
+    posterior: Posterior, models: Sequence[str] | None, key: jax.Array, n_draws: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray], np.random.Generator]:
+    draw_key, rest = jax.random.split(key)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(rest)).tolist())
+    values = posterior.draws(whole_number(n_draws, name="n_draws"), key=draw_key)
+    chosen = _chosen(posterior, models)
+    rows, cols = rows_and_columns(posterior, values, rng=rng)
+    return chosen, rows[:, :, chosen], cols, values, rng
+
+
+def _blocks(chosen: np.ndarray, per_model: int) -> Iterator[slice]:
+    size = max(1, _BLOCK_VALUES // max(per_model, 1))
+    for start in range(0, len(chosen), size):
+        yield slice(start, start + size)
+
+
+def _cells(posterior: Posterior, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return successes and trials observed, float32 (n_chosen, n_items)."""
+    responses = posterior.design.responses
+    successes = np.zeros((len(chosen), responses.n_items), np.float32)
+    trials = np.zeros_like(successes)
+    inside = np.flatnonzero(chosen < responses.n_models)
+    if responses.dense is not None:
+        values = responses.dense[chosen[inside]]
+        trials[inside] = values >= 0
+        successes[inside] = values > 0
+        return successes, trials
+    cells = responses.to_cells()
+    position = np.full(responses.n_models, -1)
+    position[chosen[inside]] = inside
+    at = position[cells.rows]
+    mine = at >= 0
+    successes[at[mine], cells.cols[mine]] = cells.successes[mine]
+    trials[at[mine], cells.cols[mine]] = 1.0 if cells.trials is None else cells.trials[mine]
+    return successes, trials
+
+
+@jax.jit
+def _moments(rows: Any, cols: Any, left: Any, overlap: Any) -> tuple[Any, Any]:
+    """Return mean and variance of the successes among the trials left, (n_draws, n_models).
+
+    `overlap` is the intra-class correlation of trials of one item, (n_draws, n_items).
+    """
+    p = jax.nn.sigmoid(jnp.einsum("dcm,dci->dmi", rows, cols))
+    inflation = 1 + jnp.maximum(left - 1, 0) * overlap[:, None, :]
+    mean = (left * p).sum(-1)
+    return mean, (left * inflation * p * (1 - p)).sum(-1)
+
+
+def score_draws(
+    posterior: Posterior,
+    *,
+    key: jax.Array,
+    models: Sequence[str] | None = None,
+    n_draws: int = _N_DRAWS,
+    progress: Progress | None = None,
+) -> ScoreDraws:
+    """Draw benchmark scores: observed responses as they are, the rest drawn.
+
+    Given a draw of the parameters, the successes among a model's unobserved trials of a benchmark
+    are a sum of independent Bernoulli (Beta-Binomial) counts; they are drawn from the Beta of the
+    same mean and variance on [0, trials], rounded to whole counts.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    key : jax key
+    models : sequence of str, optional
+        All by default, cold-start models too.
+    n_draws : int
+    progress : Progress, optional
+
+    Raises
+    ------
+    InputError
+        For an unknown model, naming the nearest.
+    """
+    progress = progress or Progress("predict", enabled=False)
+    design = posterior.design
+    chosen, rows, cols, values, rng = _prepared(posterior, models, key, n_draws)
+    n_drawn = len(rows)
+    of_item = design.benchmark_index
+    overlap = np.zeros((n_drawn, design.n_items), np.float32)
+    if "concentration" in values:
+        overlap = (1 / (1 + np.asarray(values["concentration"], np.float32)))[:, of_item]
+    full = design.items["trials"].to_numpy(np.float32)
+    scores = np.empty((n_drawn, len(chosen), len(design.benchmarks)), np.float32)
+    n_items = np.empty(scores.shape[1:], np.int64)
+    n_observed = np.empty_like(n_items)
+    for b in range(len(design.benchmarks)):
+        items = np.flatnonzero(of_item == b)
+        columns, correlation = cols[:, :, items], overlap[:, items]
+        for block in _blocks(chosen, n_drawn * len(items)):
+            successes, trials = (part[:, items] for part in _cells(posterior, chosen[block]))
+            left = np.maximum(full[items] - trials, 0)
+            mean, variance = _moments(rows[:, :, block], columns, left, correlation)
+            n_left, seen = left.sum(1), successes.sum(1)
+            drawn = np.asarray(mean)
+            if not posterior.is_point:
+                drawn = _bounded_counts(drawn, np.asarray(variance), n_left, rng)
+            total = n_left + trials.sum(1)
+            scores[:, block, b] = (seen + drawn) / total
+            n_items[block, b], n_observed[block, b] = total, trials.sum(1)
+            progress.update(b * len(chosen) + block.stop)
+    return ScoreDraws(
+        design.models[chosen], design.benchmarks, scores, n_items, n_observed, posterior.kind
+    )
+
+
+def _bounded_counts(
+    mean: np.ndarray, variance: np.ndarray, n: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw whole counts in 0..n from Beta distributions of the given moments."""
+    size = np.maximum(n, 1)
+    share = np.clip(mean / size, 1e-6, 1 - 1e-6)
+    total = share * (1 - share) / np.maximum(variance / size**2, 1e-12) - 1
+    total = np.clip(total, 1e-3, 1e9)
+    counts = np.rint(size * rng.beta(share * total, (1 - share) * total))
+    return np.where(n > 0, counts, 0.0).astype(np.float32)
+
+
+def _summary(draws: np.ndarray, ci_prob: float, is_point: bool) -> dict[str, np.ndarray]:
+    """Summarise draws along axis 0; a point has a mean alone."""
+    mean = draws.mean(0)
+    if is_point:
+        empty = np.full(mean.shape, np.nan)
+        return {"mean": mean, "sd": empty, "lower": empty, "upper": empty}
+    tail = (1 - ci_prob) / 2
+    lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
+    return {"mean": mean, "sd": draws.std(0, ddof=1), "lower": lower, "upper": upper}
+
+
+def predict_benchmarks(
+    posterior: Posterior,
+    *,
+    key: jax.Array,
+    models: Sequence[str] | None = None,
+    ci_prob: float = 0.9,
+    n_draws: int = _N_DRAWS,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Predict benchmark scores on 0..1 with equal-tailed predictive intervals.
+
+    Returns
+    -------
+    DataFrame
+        ``model, benchmark, mean, sd, lower, upper, n_items, n_observed, kind``; sd and interval
+        are empty for a point estimate.
+    """
+    ci_prob = probability(ci_prob, name="ci_prob")
+    draws = score_draws(posterior, key=key, models=models, n_draws=n_draws, progress=progress)
+    summary = _summary(draws.scores, ci_prob, posterior.is_point)
+    n_models, n_benchmarks = draws.n_items.shape
+    return pd.DataFrame(
+        {
+            "model": np.repeat(draws.models, n_benchmarks),
+            "benchmark": np.tile(draws.benchmarks, n_models),
+            **{name: value.ravel() for name, value in summary.items()},
+            "n_items": draws.n_items.ravel(),
+            "n_observed": draws.n_observed.ravel(),
+            "kind": draws.kind,
+        }
+    )
+
+
+def predict_items(
+    posterior: Posterior,
+    *,
+    key: jax.Array,
+    models: Sequence[str] | None = None,
+    ci_prob: float = 0.9,
+    n_draws: int = _N_DRAWS,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Predict the probability of success of each model on each item, with credible intervals.
+
+    Returns
+    -------
+    DataFrame
+        ``model, benchmark, item, mean, sd, lower, upper, observed, kind``; ``observed`` is the
+        response as a fraction, empty where the item was not run.
+
+    Raises
+    ------
+    InputError
+        For an unknown model, or more than 20 million rows.
+    """
+    ci_prob = probability(ci_prob, name="ci_prob")
+    progress = progress or Progress("predict", enabled=False)
+    items = posterior.design.items
+    n_rows = len(_chosen(posterior, models)) * len(items)
+    if n_rows > _MOST_ITEM_ROWS:
+        raise InputError(f"{n_rows:,} item predictions", fix="choose models with --models")
+    chosen, rows, cols, _, _ = _prepared(posterior, models, key, n_draws)
+    parts = []
+    for block in _blocks(chosen, len(rows) * len(items)):
+        p = np.asarray(jax.nn.sigmoid(jnp.einsum("dcm,dci->dmi", rows[:, :, block], cols)))
+        summary = _summary(p, ci_prob, posterior.is_point)
+        successes, trials = _cells(posterior, chosen[block])
+        observed = np.where(trials > 0, successes / np.maximum(trials, 1), np.nan)
+        n = len(observed)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "model": np.repeat(posterior.design.models[chosen[block]], len(items)),
+                    "benchmark": np.tile(items["benchmark"].to_numpy(object), n),
+                    "item": np.tile(items["item"].to_numpy(object), n),
+                    **{name: value.ravel() for name, value in summary.items()},
+                    "observed": observed.ravel(),
+                    "kind": "point" if posterior.is_point else "credible",
+                }
+            )
+        )
+        progress.update(block.stop)
+    return pd.concat(parts, ignore_index=True)
+
+
+def predict_ranks(
+    posterior: Posterior,
+    *,
+    key: jax.Array,
+    models: Sequence[str] | None = None,
+    ci_prob: float = 0.9,
+    n_draws: int = _N_DRAWS,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Predict each model's rank among `models`, by benchmark and on the mean over benchmarks.
+
+    Returns
+    -------
+    DataFrame
+        ``model, benchmark, mean, sd, lower, upper, probability_first, n_models, kind``; rank 1 is
+        the highest score, ties share the mean of their ranks.
+    """
+    ci_prob = probability(ci_prob, name="ci_prob")
+    draws = score_draws(posterior, key=key, models=models, n_draws=n_draws, progress=progress)
+    scores = np.concatenate([draws.scores, draws.scores.mean(-1, keepdims=True)], axis=-1)
+    ranks = np.stack([pd.DataFrame(-s).rank().to_numpy() for s in scores])
+    names = np.array([*draws.benchmarks, AVERAGE], dtype=object)
+    summary = _summary(ranks, ci_prob, posterior.is_point)
+    first = (ranks == ranks.min(1, keepdims=True)).mean(0)
+    n_models = len(draws.models)
+    return pd.DataFrame(
+        {
+            "model": np.repeat(draws.models, len(names)),
+            "benchmark": np.tile(names, n_models),
+            **{name: value.ravel() for name, value in summary.items()},
+            "probability_first": np.nan if posterior.is_point else first.ravel(),
+            "n_models": n_models,
+            "kind": draws.kind,
+        }
+    )
+
+
+def predict(posterior: Posterior, level: str = "benchmark", **options: Any) -> pd.DataFrame:
+    """Predict at one of `LEVELS`; options are those of the function of that level."""
+    functions = {"benchmark": predict_benchmarks, "item": predict_items, "rank": predict_ranks}
+    return functions[one_of(level, LEVELS, name="level")](posterior, **options)
