@@ -89,6 +89,21 @@ class Design:
         return self.responses.benchmark_index
 
     @cached_property
+    def item_groups(self) -> np.ndarray:
+        """Group of each item whose prior means it shares, shape (n_items,).
+
+        Items of a benchmark are a group; the items of benchmarks that have a single one form one
+        group together, since a mean of their own would say nothing.
+        """
+        size = np.bincount(self.benchmark_index)[self.benchmark_index]
+        return np.unique(np.where(size > 1, self.benchmark_index, -1), return_inverse=True)[1]
+
+    @property
+    def n_groups(self) -> int:
+        """Number of item groups."""
+        return int(self.item_groups.max()) + 1
+
+    @cached_property
     def effect_benchmarks(self) -> np.ndarray:
         """Indices of the benchmarks of two items and more, which can carry an effect."""
         return np.flatnonzero(np.bincount(self.benchmark_index) > 1)

@@ -36,6 +36,7 @@ __all__ = [
     "GaussianState",
     "PointState",
     "Posterior",
+    "diagnose_draws",
     "read_posterior",
     "write_posterior",
 ]
@@ -43,7 +44,7 @@ __all__ = [
 FORMAT_VERSION = 1
 _N_PSI_CELLS = 1000
 _LOG_LIKELIHOOD_VALUES = 20_000_000
-_FIELDS = ("factor", "ability_unit", "effect_unit")
+RHAT_LIMIT, ESS_LIMIT = 1.02, 400
 
 Values = dict[str, np.ndarray]
 
@@ -295,6 +296,24 @@ class Posterior:
             else:
                 value = k * psi - n * jnp.logaddexp(0.0, psi)
             return np.asarray(jnp.where(n > 1, coefficient, 0.0) + value, np.float32)
+
+
+def diagnose_draws(posterior: Posterior) -> tuple[bool, str]:
+    """Judge draws by psi of `Posterior.psi_cells` and hyper-parameters; return verdict, one line.
+
+    Good is R-hat < 1.02 and bulk ESS > 400 for every psi, and no divergence.
+    """
+    tree = posterior.datatree(log_likelihood=False)
+    psi = tree["posterior"]["psi"]
+    rhat = np.asarray(az.rhat(psi))
+    ess = np.asarray(az.ess(psi, method="bulk"))
+    n_diverging = int(np.sum(posterior.record.sample_stats.get("diverging", 0)))
+    worst, least = float(np.max(rhat)), float(np.min(ess))
+    good = worst < RHAT_LIMIT and least > ESS_LIMIT and n_diverging == 0
+    return good, (
+        f"psi of {psi.sizes['cell']:,} cells: R-hat at most {worst:.3f}, bulk ESS at least "
+        f"{least:.0f}, {n_diverging} divergences"
+    )
 
 
 def _cell_names(design: Design, rows: np.ndarray, cols: np.ndarray) -> list[str]:

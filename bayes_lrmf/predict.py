@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import scipy.special
 
 from bayes_lrmf.checks import InputError, one_of, probability, whole_number
 from bayes_lrmf.draws import rows_and_columns
@@ -285,7 +286,9 @@ def predict_items(
     chosen, rows, cols, _, _ = _prepared(posterior, models, key, n_draws)
     parts = []
     for block in _blocks(chosen, len(rows) * len(items)):
-        p = np.asarray(jax.nn.sigmoid(jnp.einsum("dcm,dci->dmi", rows[:, :, block], cols)))
+        psi = np.einsum("dcm,dci->dmi", rows[:, :, block], cols, optimize=True)
+        # In float32 a probability within 6e-8 of 1 would be 1, and its log loss infinite.
+        p = scipy.special.expit(psi.astype(np.float64))
         summary = _summary(p, ci_prob, posterior.is_point)
         successes, trials = _cells(posterior, chosen[block])
         observed = np.where(trials > 0, successes / np.maximum(trials, 1), np.nan)

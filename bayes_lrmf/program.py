@@ -91,7 +91,7 @@ def _sample_latent(design: Design, spec: Spec) -> dict[str, Any]:
         for name, (prior, shape) in hyperparameters(design, spec).items()
     }
     kappa = values.get("kappa")
-    n_benchmarks, of_item = len(design.benchmarks), design.benchmark_index
+    n_groups, of_item = design.n_groups, design.item_groups
     field = _field(design, kappa, values["factor_sd"])
     values["factor"] = numpyro.sample("factor", field.expand([spec.rank]).to_event(1))
     # Ability and benchmark effects may have next to no variance, a funnel for their values;
@@ -104,7 +104,7 @@ def _sample_latent(design: Design, spec: Spec) -> dict[str, Any]:
         values["effect_unit"] = numpyro.sample("effect_unit", effects)
     mean = dist.Normal(0.0, spec.loading_mean_sd.median)
     values["loading_mean"] = numpyro.sample(
-        "loading_mean", mean.expand([spec.rank, n_benchmarks]).to_event(2)
+        "loading_mean", mean.expand([spec.rank, n_groups]).to_event(2)
     )
     if spec.item_prior == "laplacian" and design.item_graph is not None:
         values["loading"] = numpyro.sample(
@@ -115,7 +115,7 @@ def _sample_latent(design: Design, spec: Spec) -> dict[str, Any]:
             "loading", dist.Normal(values["loading_mean"][:, of_item], 1.0).to_event(2)
         )
     if spec.intercept:
-        centre = dist.Normal(0.0, spec.intercept_mean_sd.median).expand([n_benchmarks])
+        centre = dist.Normal(0.0, spec.intercept_mean_sd.median).expand([n_groups])
         values["intercept_mean"] = numpyro.sample("intercept_mean", centre.to_event(1))
         values["intercept"] = numpyro.sample(
             "intercept",
@@ -163,8 +163,8 @@ def observed_rows(design: Design, rows: jax.Array) -> jax.Array:
 def program(design: Design, spec: Spec, *, n_batches: int = 1) -> None:
     """NumPyro program: priors of the spec, and the likelihood of the design as one factor.
 
-    Sites: ``factor`` (K, n_core), ``loading`` (K, n_items), ``loading_mean`` (K, n_benchmarks),
-    ``intercept`` (n_items,), ``intercept_mean`` (n_benchmarks,), ``ability_unit`` (n_core,),
+    Sites: ``factor`` (K, n_core), ``loading`` (K, n_items), ``loading_mean`` (K, n_groups),
+    ``intercept`` (n_items,), ``intercept_mean`` (n_groups,), ``ability_unit`` (n_core,),
     ``effect_unit`` (n_effects, n_core), and the hyper-parameters that the spec learns.
 
     Parameters

@@ -34,7 +34,7 @@ def objective(design: Design, spec: Spec, values: dict[str, Any]) -> jax.Array:
 
 
 def _shapes(design: Design, spec: Spec) -> dict[str, tuple[int, ...]]:
-    k, n, i, b = spec.rank, design.n_core, design.n_items, len(design.benchmarks)
+    k, n, i, b = spec.rank, design.n_core, design.n_items, design.n_groups
     shapes: dict[str, tuple[int, ...]] = {"factor": (k, n), "loading": (k, i)}
     if spec.penalty is not None:
         return shapes
@@ -62,8 +62,8 @@ def initial_values(
         right, run = _item_totals(design)
         share = (right + 1) / (run + 2)
         values["intercept"] = np.log(share / (1 - share))
-        total = np.bincount(design.benchmark_index, values["intercept"])
-        values["intercept_mean"] = total / np.bincount(design.benchmark_index)
+        total = np.bincount(design.item_groups, values["intercept"])
+        values["intercept_mean"] = total / np.bincount(design.item_groups)
     return values
 
 
@@ -96,16 +96,16 @@ def curvature_scales(
     square_x = np.mean(values["loading"] ** 2) + 0.1
     square_m = max(float(np.mean(values["factor"] ** 2)), 0.05)
     shapes = {name: value.shape for name, value in values.items()}
-    n_of_benchmark = np.bincount(design.benchmark_index, minlength=len(design.benchmarks))
+    n_of_group = np.bincount(design.item_groups)
     scales = {
         "factor": (padded * square_x + prior_m) ** -0.5,
         "loading": (by_item * square_m + prior_x) ** -0.5,
-        "loading_mean": (n_of_benchmark + 1.0) ** -0.5,
+        "loading_mean": (n_of_group + 1.0) ** -0.5,
     }
     if spec.intercept:
         intercept_sd = float(hyper.get("intercept_sd", 1.0))
         scales["intercept"] = (by_item + intercept_sd**-2) ** -0.5
-        scales["intercept_mean"] = (n_of_benchmark / intercept_sd**2 + 0.25) ** -0.5
+        scales["intercept_mean"] = (n_of_group / intercept_sd**2 + 0.25) ** -0.5
     unit = prior_m * sd**2
     if "ability_unit" in shapes:
         scales["ability_unit"] = (padded * float(hyper["ability_sd"]) ** 2 + unit) ** -0.5

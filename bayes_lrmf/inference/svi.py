@@ -181,17 +181,21 @@ def _maximise(
     step_size: float,
     n_batches: int,
 ) -> tuple[dict[str, Any], list[float], bool]:
-    def svi(rate: Any) -> SVI:
-        return SVI(program, guide, ClippedAdam(lambda _: rate, clip_norm=1e6), Trace_ELBO())
+    def optimiser(rate: Any) -> ClippedAdam:
+        return ClippedAdam(lambda _: rate, clip_norm=1e6)
+
+    svi = SVI(program, guide, optimiser(step_size), Trace_ELBO())
+    state = svi.init(key, design, spec, n_batches=n_batches)
 
     @jax.jit
     def advance(state: Any, rates: jax.Array) -> Any:
         def one(state: Any, rate: jax.Array) -> Any:
-            return svi(rate).stable_update(state, design, spec, n_batches=n_batches)
+            # The step size is data of the compiled loop, so that annealing does not compile anew.
+            svi.optim = optimiser(rate)
+            return svi.stable_update(state, design, spec, n_batches=n_batches)
 
         return jax.lax.scan(one, state, rates)
 
-    state = svi(step_size).init(key, design, spec, n_batches=n_batches)
     trace: list[float] = []
     anneal_from: int | None = None
     while len(trace) < max_steps:
@@ -211,5 +215,6 @@ def _maximise(
             if before - now < tolerance * 100 * abs(now):
                 anneal_from = len(trace)
     rising = anneal_from is not None and anneal_from + 300 >= max_steps
-    params = svi(step_size).get_params(state)
+    svi.optim = optimiser(step_size)
+    params = svi.get_params(state)
     return params, trace, not rising

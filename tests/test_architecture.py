@@ -1,0 +1,243 @@
+"""Tests of the house: imports go downwards, one module one name, the wheel carries the specs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "bayes_lrmf"
+ROOT = Path(__file__).resolve().parent.parent
+
+# A module imports only from lower floors, or from its own where that makes no circle.
+FLOORS = {
+    "checks": 0,
+    "files": 0,
+    "metrics": 0,
+    "progress": 0,
+    "tables": 0,
+    "cells": 0,
+    "layouts": 1,
+    "responses": 1,
+    "lineage": 1,
+    "similarity": 1,
+    "elimination": 1,
+    "spec": 1,
+    "kernels": 1,
+    "gmrf": 2,
+    "gaussian": 2,
+    "design": 2,
+    "program": 3,
+    "posterior": 4,
+    "inference.*": 5,
+    "predict": 6,
+    "coldstart": 6,
+    "baselines": 7,
+    "flag": 7,
+    "evaluate": 8,
+    "sources.*": 8,
+    "plots": 9,
+    "report": 9,
+    "cli": 10,
+    # The package itself and what `python -m` runs: nothing may import them.
+    "": 11,
+    "__main__": 11,
+}
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager"}
+# Who alone may import a library, by the first letters of its name.
+KEEPERS = {"networkx": {"lineage"}, "arviz": {"posterior", "plots"}}
+
+
+def modules(folder: Path) -> dict[str, Path]:
+    """Return {dotted name below the package: file}; the package itself is ''."""
+    names = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        names[".".join(p for p in parts if p != "__init__")] = path
+    return names
+
+
+def imported(source: str, name: str, is_package: bool) -> set[str]:
+    """Return the dotted names a module imports anywhere in it, `from a import b` as ``a.b``."""
+    inside = [PACKAGE, *name.split(".")] if name else [PACKAGE]
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = node.module or ""
+            if node.level:
+                kept = inside[: len(inside) - node.level + is_package]
+                start = ".".join([*kept, start] if start else kept)
+            found |= {f"{start}.{alias.name}" for alias in node.names}
+    return found
+
+
+def graph(folder: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Return for each module the modules of the package and the outside libraries it imports."""
+    names = modules(folder)
+    own: dict[str, set[str]] = {}
+    outside: dict[str, set[str]] = {}
+    for name, path in names.items():
+        own[name], outside[name] = set(), set()
+        for target in imported(path.read_text(encoding="utf-8"), name, path.stem == "__init__"):
+            top, _, rest = target.partition(".")
+            if top != PACKAGE:
+                outside[name].add(top)
+                continue
+            while rest not in names:  # a function or class: go up to the module that holds it
+                rest = rest.rpartition(".")[0]
+            own[name].add(rest)
+    return own, outside
+
+
+def floor(name: str) -> int | None:
+    return FLOORS.get(name, FLOORS.get(f"{name.partition('.')[0]}.*"))
+
+
+def upward(own: dict[str, set[str]]) -> list[str]:
+    return [
+        f"{name} (floor {floor(name)}) imports {target or PACKAGE} (floor {floor(target)})"
+        for name, targets in own.items()
+        for target in targets
+        if floor(target) > floor(name)
+    ]
+
+
+OWN, OUTSIDE = graph(ROOT / PACKAGE)
+
+
+def test_every_module_has_a_floor():
+    assert [name for name in OWN if floor(name) is None] == []
+
+
+def test_imports_go_downwards():
+    assert upward(OWN) == []
+
+
+def test_imports_make_no_circle():
+    try:
+        TopologicalSorter(OWN).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(name or PACKAGE for name in error.args[1]))
+
+
+def test_module_names_say_what_they_know():
+    parts = {part for name in OWN for part in name.split(".")}
+    assert parts & FORBIDDEN_NAMES == set()
+
+
+@pytest.mark.parametrize("library", KEEPERS)
+def test_only_its_keepers_import_a_library(library):
+    users = {n for n, tops in OUTSIDE.items() if any(t.startswith(library) for t in tops)}
+    assert users - KEEPERS[library] == set()
+
+
+def test_the_reader_of_imports_sees_every_form(tmp_path):
+    (tmp_path / "inference").mkdir()
+    sources = {
+        "__init__.py": "",
+        "checks.py": "def f():\n    import bayes_lrmf.cli\n",
+        "files.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import spec\n",
+        "spec.py": "from bayes_lrmf.checks import InputError\nfrom bayes_lrmf import program\n",
+        "program.py": "import numpy.linalg\nfrom bayes_lrmf import __version__\n",
+        "cli.py": "from arviz_stats import x\nfrom bayes_lrmf.inference import fit_map\n",
+        "inference/__init__.py": "from .map import fit_map\nfrom ..checks import InputError\n",
+        "inference/map.py": "from ..cli import main\nfrom . import svi\n",
+        "inference/svi.py": "from bayes_lrmf.inference.map import fit_map\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / name).write_text(source)
+    own, outside = graph(tmp_path)
+    assert own == {
+        "": set(),
+        "checks": {"cli"},
+        "files": {"spec"},
+        "spec": {"checks", "program"},
+        "program": {""},
+        "cli": {"inference"},
+        "inference": {"inference.map", "checks"},
+        "inference.map": {"cli", "inference.svi"},
+        "inference.svi": {"inference.map"},
+    }
+    assert outside["program"] == {"numpy"}
+    assert outside["cli"] == {"arviz_stats"}
+    assert {line.split(" ")[0] for line in upward(own)} == {
+        "checks",
+        "files",
+        "spec",
+        "program",
+        "inference.map",
+    }
+    with pytest.raises(CycleError):
+        TopologicalSorter(own).prepare()
+
+
+@pytest.mark.skipif("cli" not in OWN, reason="bayes_lrmf/cli.py is not written yet")
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["fit", "--help"]])
+def test_help_does_not_wait_for_jax(arguments):
+    run = (
+        "import sys\n"
+        "from bayes_lrmf.cli import main\n"
+        "try:\n"
+        "    sys.argv[1:] and main()\n"
+        "finally:\n"
+        "    heavy = {'jax', 'numpyro', 'arviz'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", run, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if arguments:
+        assert "Usage" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Build the wheel with the locked build backend, without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [path] = folder.glob("bayes_lrmf-*.whl")
+    return path
+
+
+def test_the_wheel_carries_every_spec_and_each_parses(wheel):
+    specs = {path.name for path in (ROOT / "models").glob("*.toml")}
+    assert specs
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {Path(n).name: n for n in archive.namelist() if n.startswith("bayes_lrmf/models/")}
+        assert set(inside) == specs
+        for name, member in inside.items():
+            declared = tomllib.loads(archive.read(member).decode())
+            assert declared["name"] == Path(name).stem
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_reads_its_own_specs(wheel, tmp_path):
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", str(tmp_path), str(wheel)], check=True)
+    run = (
+        "import bayes_lrmf, sys\n"
+        "from bayes_lrmf.spec import named_specs, read_spec\n"
+        "assert bayes_lrmf.__file__.startswith(sys.argv[1]), bayes_lrmf.__file__\n"
+        "print(*[read_spec(name).name for name in named_specs()])\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", run, str(tmp_path)],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == sorted(path.stem for path in (ROOT / "models").glob("*.toml"))
