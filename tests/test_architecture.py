@@ -36,6 +36,7 @@ FLOORS = {
     "design": 2,
     "program": 3,
     "posterior": 4,
+    "draws": 5,
     "inference.*": 5,
     "predict": 6,
     "coldstart": 6,
@@ -103,11 +104,12 @@ def floor(name: str) -> int | None:
 
 
 def upward(own: dict[str, set[str]]) -> list[str]:
+    placed = {name: level for name in own if (level := floor(name)) is not None}
     return [
-        f"{name} (floor {floor(name)}) imports {target or PACKAGE} (floor {floor(target)})"
-        for name, targets in own.items()
-        for target in targets
-        if floor(target) > floor(name)
+        f"{name} (floor {placed[name]}) imports {target or PACKAGE} (floor {placed[target]})"
+        for name in placed
+        for target in own[name] & placed.keys()
+        if placed[target] > placed[name]
     ]
 
 

@@ -1,0 +1,308 @@
+"""The command line: flags and files to library functions, and errors to one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bayes_lrmf.checks import InputError, nearest, one_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["main"]
+
+METHODS = ("map", "svi", "nuts")
+LEVELS = ("benchmark", "item", "rank")
+NOT_CONVERGED = 3
+_AFFORDABLE_NUTS_CELLS = 30_000
+_TERMINAL_ROWS = 40
+
+
+class _Commands(click.Group):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            one_of(args[0], list(self.commands), name="command")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bayes-lrmf")
+def _cli() -> None:
+    """Predict results of language models from the results and the family tree at hand."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exit with 0 (good), 2 (the user's mistake) or 3 (not converged)."""
+    try:
+        code = _cli.main(arguments, prog_name="bayes-lrmf", standalone_mode=False)
+    except InputError as error:
+        _fail(str(error))
+    except click.NoSuchOption as error:
+        options = [o for p in error.ctx.command.params for o in p.opts] if error.ctx else []
+        close = nearest(error.option_name, options)
+        _fail(error.message + (f"; did you mean {close}?" if close else "; see --help"))
+    except click.ClickException as error:
+        _fail(" ".join(error.format_message().split()) + "; see --help")
+    except (click.Abort, KeyboardInterrupt):
+        print("bayes-lrmf: interrupted; nothing was written", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _fail("not enough memory; choose fewer models with --models, or a lower rank")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(line: str) -> None:
+    print(f"bayes-lrmf: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
+    """Refuse an output that cannot be written before the work, not after it."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise InputError("the output is a folder", where=path, fix="name a file")
+    if not target.parent.is_dir():
+        raise InputError("the folder of the output does not exist", where=path, fix="create it")
+    if not path.endswith(suffixes):
+        raise InputError("unknown kind of output", where=path, fix="end it in " + suffixes[0])
+
+
+def _emit(table: pd.DataFrame, output: str | None) -> None:
+    if output is not None:
+        from bayes_lrmf.files import written_whole
+
+        with written_whole(output) as temporary:
+            if output.endswith((".parquet", ".pq")):
+                table.to_parquet(temporary, index=False)
+            else:
+                table.to_csv(temporary, index=False)
+        _say(f"{len(table):,} rows written to {output}")
+    elif sys.stdout.isatty():
+        print(table.head(_TERMINAL_ROWS).to_string(index=False))
+        if len(table) > _TERMINAL_ROWS:
+            _say(f"{len(table) - _TERMINAL_ROWS:,} more rows; all of them with -o FILE")
+    else:
+        table.to_csv(sys.stdout, index=False)
+
+
+def _model_names(given: str | None) -> list[str] | None:
+    if given is None:
+        return None
+    if given.startswith("@"):
+        from bayes_lrmf.files import existing_file
+
+        text = existing_file(given[1:], what="file of model names").read_text(encoding="utf-8")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
+        names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise InputError("no model named", where="--models", fix="give names, or leave it out")
+    return names
+
+
+@_cli.command()
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write to.")
+@click.option("--models", type=click.IntRange(2), default=60, show_default=True)
+@click.option("--items", type=click.IntRange(2), default=200, show_default=True)
+@click.option("--density", type=float, default=0.5, show_default=True, help="Share observed.")
+@click.option("--rank", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--trials", type=click.IntRange(1), default=1, show_default=True, help="Per cell.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def simulate(
+    output: str, models: int, items: int, density: float, rank: int, trials: int, seed: int
+) -> None:
+    """Draw a simulated family of models: responses.parquet, lineage.csv, truth.parquet."""
+    import dataclasses
+
+    import jax
+
+    from bayes_lrmf.lineage import write_lineage
+    from bayes_lrmf.responses import write_responses
+    from bayes_lrmf.simulate import simulate as draw
+    from bayes_lrmf.spec import read_spec
+
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise InputError("the output is a file", where=output, fix="name a folder")
+    spec = dataclasses.replace(read_spec("lrmf"), rank=rank)
+    drawn = draw(
+        spec,
+        key=jax.random.key(seed),
+        n_models=models,
+        n_items=items,
+        density=density,
+        trials=trials,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_responses(drawn.responses, folder / "responses.parquet")
+    write_lineage(drawn.lineage, folder / "lineage.csv")
+    _emit(drawn.truth, str(folder / "truth.parquet"))
+    _say(f"simulated: {drawn.responses!r}, {drawn.lineage!r}")
+
+
+@_cli.command()
+@click.argument("responses")
+@click.option("--lineage", metavar="FILE", help="child, parent, relation[, weight].")
+@click.option("--aliases", metavar="FILE", help="alias, name: other names of models.")
+@click.option("--models-table", metavar="FILE", help="model and features, for specs that use them.")
+@click.option("--items-table", metavar="FILE", help="Item text or embeddings, for specs/paper.")
+@click.option("--spec", default="lrmf", show_default=True, help="Name or TOML file.")
+@click.option("--method", metavar="map|svi|nuts", help="By default the best sound one.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--num-warmup", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--num-samples", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--num-chains", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--max-steps", type=click.IntRange(1), help="Limit of map and svi.")
+@click.option("-o", "--output", required=True, metavar="POST.nc")
+def fit(
+    responses: str,
+    lineage: str | None,
+    aliases: str | None,
+    models_table: str | None,
+    items_table: str | None,
+    spec: str,
+    method: str | None,
+    seed: int,
+    num_warmup: int,
+    num_samples: int,
+    num_chains: int,
+    max_steps: int | None,
+    output: str,
+) -> int:
+    """Fit a model to RESPONSES and write its posterior."""
+    _checked_output(output, suffixes=(".nc",))
+    if method is not None:
+        one_of(method, METHODS, name="method")
+    import numpyro
+
+    numpyro.set_host_device_count(num_chains)
+    import jax
+
+    from bayes_lrmf.design import make_design
+    from bayes_lrmf.inference import fit_method
+    from bayes_lrmf.lineage import read_lineage
+    from bayes_lrmf.posterior import write_posterior
+    from bayes_lrmf.progress import Progress
+    from bayes_lrmf.responses import read_responses
+    from bayes_lrmf.spec import read_spec
+
+    declared = read_spec(spec)
+    table = read_responses(responses)
+    _say(f"{table!r}")
+    for note in table.notes:
+        _say(f"note: {note}")
+    tree = None
+    if lineage is not None:
+        tree = read_lineage(lineage, aliases=aliases)
+        for note in tree.notes:
+            _say(f"note: {note}")
+        _say(tree.summary(list(table.models)))
+    if models_table is not None:
+        from bayes_lrmf.tables import read_table
+
+        read_table(models_table, key="model", text=("model",), what="models table")
+        _say(f"note: spec {declared.name} names no model features; {models_table} is not used")
+    adjacency = None
+    if items_table is not None:
+        from bayes_lrmf.similarity import item_graph, read_item_texts
+
+        adjacency, note = item_graph(table.items, read_item_texts(items_table))
+        _say(f"note: {note}")
+    design = make_design(table, declared, lineage=tree, item_adjacency=adjacency)
+    for note in design.notes:
+        _say(f"note: {note}")
+    if method is None:
+        small = len(design.count_benchmarks) and table.n_observed <= _AFFORDABLE_NUTS_CELLS
+        method = "map" if declared.penalty else "nuts" if small else "svi"
+        _say(f"method {method}: chosen for this table")
+    options: dict[str, Any] = {}
+    if method == "nuts":
+        options = {
+            "num_warmup": num_warmup,
+            "num_samples": num_samples,
+            "num_chains": num_chains,
+        }
+    elif max_steps is not None:
+        options = {"max_iterations" if method == "map" else "max_steps": max_steps}
+    with Progress(f"fit {method}", enabled=True) as progress:
+        posterior = fit_method(
+            method, design, declared, key=jax.random.key(seed), seed=seed,
+            progress=progress, **options,
+        )
+    write_posterior(posterior, output)
+    record = posterior.record
+    _say(f"{method}: {record.message} ({record.seconds:.0f} s), written to {output}")
+    if not record.converged:
+        _say(f"not converged; `bayes-lrmf diagnose {output}` says what to do")
+        return NOT_CONVERGED
+    return 0
+
+
+@_cli.command()
+@click.argument("posterior")
+def diagnose(posterior: str) -> int:
+    """Print a verdict on the fit POSTERIOR, from quantities that rotation leaves alone."""
+    from bayes_lrmf.diagnose import diagnose as judge
+    from bayes_lrmf.posterior import read_posterior
+
+    found = judge(read_posterior(posterior))
+    print("\n".join(found.lines))
+    if len(found.hyperparameters):
+        print(found.hyperparameters.round(4).to_string(index=False))
+    return 0 if found.good else NOT_CONVERGED
+
+
+@_cli.command()
+@click.argument("posterior")
+@click.option("--level", default="benchmark", show_default=True, metavar="benchmark|item|rank")
+@click.option("--models", metavar="A,B|@FILE", help="By default all, cold-start models too.")
+@click.option("--ci-prob", type=float, default=0.9, show_default=True)
+@click.option("--draws", type=click.IntRange(2), default=200, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", metavar="FILE", help="CSV or Parquet; by default standard output.")
+def predict(
+    posterior: str,
+    level: str,
+    models: str | None,
+    ci_prob: float,
+    draws: int,
+    seed: int,
+    output: str | None,
+) -> None:
+    """Predict scores, responses or ranks from POSTERIOR, with intervals."""
+    _checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    one_of(level, LEVELS, name="level")
+    names = _model_names(models)
+    import jax
+
+    from bayes_lrmf.posterior import read_posterior
+    from bayes_lrmf.predict import predict as predictions
+    from bayes_lrmf.progress import Progress
+
+    fitted = read_posterior(posterior)
+    with Progress("predict", enabled=True) as progress:
+        table = predictions(
+            fitted, level, key=jax.random.key(seed), models=names, ci_prob=ci_prob,
+            n_draws=draws, progress=progress,
+        )
+    if fitted.is_point:
+        _say("note: a point estimate has no intervals; sd, lower and upper are empty")
+    _emit(table, output)
+
+
+if __name__ == "__main__":
+    main()

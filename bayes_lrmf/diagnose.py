@@ -1,0 +1,105 @@
+"""A verdict on a fit that a person can act on, from identified quantities only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import pandas as pd
+
+from bayes_lrmf.posterior import DrawsState, Posterior, diagnose_draws
+from bayes_lrmf.program import hyperparameters
+
+__all__ = ["Diagnosis", "diagnose"]
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What `diagnose` found.
+
+    Attributes
+    ----------
+    good : bool
+        Whether the fit may be used as it stands.
+    lines : tuple of str
+        Verdict first, then facts and advice.
+    hyperparameters : DataFrame
+        ``parameter, mean, sd, lower, upper`` (90 % equal-tailed); empty for a point estimate.
+    """
+
+    good: bool
+    lines: tuple[str, ...]
+    hyperparameters: pd.DataFrame
+
+
+def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
+    """Judge a fit by psi, hyper-parameters and scores, which rotation leaves alone.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    ci_prob : float
+        Of the intervals of hyper-parameters.
+    """
+    good, facts = posterior.record.converged, [posterior.record.message]
+    method, design = posterior.record.method, posterior.design
+    advice = ""
+    if isinstance(posterior.state, DrawsState):
+        good, message = diagnose_draws(posterior)
+        facts = [message]
+        stats = posterior.record.sample_stats
+        deep = float(np.mean(stats["n_steps"] == stats["n_steps"].max()))
+        facts.append(
+            f"{stats['n_steps'].mean():.0f} leapfrog steps a draw, acceptance "
+            f"{stats['acceptance_rate'].mean():.2f}, {deep:.0%} of draws at the deepest tree"
+        )
+        advice = "sample longer: --num-samples, --num-warmup"
+    elif method == "svi":
+        gain = posterior.record.trace
+        facts.append(
+            f"the ELBO gained {np.mean(gain[-200:-100]) - np.mean(gain[-100:]):.3g} over the last "
+            "100 steps; a Gaussian without correlation between columns: intervals tend to be narrow"
+        )
+        advice = "run longer: --max-steps"
+    else:
+        facts.append("a point estimate: predictions carry no intervals")
+        advice = "run longer: --max-steps"
+    facts.append(design.core.summary(list(design.responses.models)))
+    facts.append(_fit_of_observed(posterior))
+    verdict = f"GOOD: {method} converged" if good else f"NOT CONVERGED: {advice}"
+    return Diagnosis(good, (verdict, *facts), _hyperparameter_table(posterior, ci_prob))
+
+
+def _fit_of_observed(posterior: Posterior) -> str:
+    """Say how far fitted probabilities lie from what was observed, by benchmark totals."""
+    design = posterior.design
+    draws = posterior.draws(20, key=jax.random.key(0))
+    cells = design.responses.to_cells()
+    some = np.random.default_rng(0).permutation(len(cells.rows))[:50_000]
+    psi = posterior.psi(draws, cells.rows[some], cells.cols[some]).astype(float)
+    p = (1 / (1 + np.exp(-psi))).mean(0)
+    n = np.ones(len(some)) if cells.trials is None else cells.trials[some].astype(float)
+    y = cells.successes[some] / n
+    p = np.clip(p, 1e-7, 1 - 1e-7)
+    loss = -np.average(y * np.log(p) + (1 - y) * np.log1p(-p), weights=n)
+    return f"on observed responses: log loss {loss:.4f}, mean response {np.average(y, weights=n):.4f}, mean prediction {np.average(p, weights=n):.4f}"
+
+
+def _hyperparameter_table(posterior: Posterior, ci_prob: float) -> pd.DataFrame:
+    columns = ["parameter", "mean", "sd", "lower", "upper"]
+    if posterior.is_point:
+        return pd.DataFrame(columns=columns)
+    draws = posterior.draws(1000, key=jax.random.key(0))
+    tail = (1 - ci_prob) / 2
+    rows = []
+    for name in hyperparameters(posterior.design, posterior.spec):
+        values = np.asarray(draws[name], float).reshape(len(draws[name]), -1)
+        labels = [name]
+        if values.shape[1] > 1:
+            labels = [f"{name}[{b}]" for b in posterior.design.benchmarks]
+        lower, upper = np.quantile(values, [tail, 1 - tail], axis=0)
+        rows += list(
+            zip(labels, values.mean(0), values.std(0, ddof=1), lower, upper, strict=True)
+        )
+    return pd.DataFrame(rows, columns=columns)

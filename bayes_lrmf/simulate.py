@@ -1,0 +1,162 @@
+"""Simulated families of models, and responses drawn from the program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import pandas as pd
+from numpyro import handlers
+
+from bayes_lrmf.checks import InputError, probability, whole_number
+from bayes_lrmf.design import make_design
+from bayes_lrmf.lineage import Lineage
+from bayes_lrmf.program import components, fixed_hyperparameters, program
+from bayes_lrmf.responses import Responses, responses_from_frame
+from bayes_lrmf.spec import Spec
+
+__all__ = ["Simulation", "simulate", "simulated_lineage"]
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A simulated data set and its truth.
+
+    Attributes
+    ----------
+    responses : Responses
+        The observed part; some leaf models have none.
+    lineage : Lineage
+    truth : DataFrame
+        ``model, benchmark, item, probability, successes, trials`` of every cell, run or not.
+    values : mapping
+        The sites of the program.
+    """
+
+    responses: Responses
+    lineage: Lineage
+    truth: pd.DataFrame
+    values: dict[str, np.ndarray]
+
+
+def simulated_lineage(
+    n_models: int, *, rng: np.random.Generator, merge_share: float = 0.15
+) -> Lineage:
+    """Return a random family tree: a few base models, preferential attachment, some merges."""
+    n_roots = max(1, n_models // 12)
+    edges: list[tuple[int, int, str, float]] = []
+    tickets = list(range(n_roots))
+    for child in range(n_roots, n_models):
+        first = int(rng.choice(tickets))
+        others = [t for t in set(tickets) if t != first]
+        if others and rng.random() < merge_share:
+            second = int(rng.choice(others))
+            share = float(rng.uniform(0.3, 0.7))
+            edges += [(child, first, "merge", share), (child, second, "merge", 1 - share)]
+        else:
+            relation = str(rng.choice(["finetune", "adapter", "quantized"], p=[0.7, 0.15, 0.15]))
+            edges.append((child, first, relation, 1.0))
+        tickets += [first, child]
+    names = np.array([f"sim/{'base' if i < n_roots else 'model'}-{i}" for i in range(n_models)])
+    child, parent = (np.array([e[at] for e in edges], np.int32) for at in (0, 1))
+    relation = np.array([e[2] for e in edges], dtype=object)
+    return Lineage(
+        names.astype(object), child, parent, relation, np.array([e[3] for e in edges], float)
+    )
+
+
+def simulate(
+    spec: Spec,
+    *,
+    key: jax.Array,
+    n_models: int = 60,
+    n_items: int = 200,
+    n_benchmarks: int = 4,
+    density: float = 0.5,
+    trials: int = 1,
+    cold_share: float = 0.15,
+    sampled_hyperparameters: bool = False,
+) -> Simulation:
+    """Draw a family of models and their responses from the program of `spec`.
+
+    Parameters
+    ----------
+    spec : Spec
+        Without a penalty.
+    key : jax key
+    n_models, n_items, n_benchmarks : int
+    density : float
+        Share of the cells of evaluated models that are observed.
+    trials : int
+        Trials per cell.
+    cold_share : float
+        Share of the childless models that have no responses at all.
+    sampled_hyperparameters : bool
+        Draw hyper-parameters from their priors; by default they are at their medians.
+
+    Raises
+    ------
+    InputError
+        For numbers out of range, or a spec with a penalty.
+    """
+    n_models = whole_number(n_models, name="n_models", minimum=2)
+    n_items = whole_number(n_items, name="n_items", minimum=2)
+    trials = whole_number(trials, name="trials")
+    if density != 1:
+        probability(density, name="density")
+    if spec.penalty is not None:
+        raise InputError(f"spec {spec.name} is not a generative model", fix="choose spec lrmf")
+    tree_key, program_key = jax.random.split(key)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(tree_key)).tolist())
+    lineage = simulated_lineage(n_models, rng=rng)
+    n_benchmarks = min(n_benchmarks, n_items)
+    bench = np.sort(np.arange(n_items) % n_benchmarks)
+    items = pd.DataFrame(
+        {
+            "benchmark": [f"bench{b + 1}" for b in bench],
+            "item": [f"q{i + 1}" for i in range(n_items)],
+        }
+    )
+    cells = pd.DataFrame(
+        {
+            "model": np.repeat(lineage.nodes, n_items),
+            "benchmark": np.tile(items["benchmark"].to_numpy(object), n_models),
+            "item": np.tile(items["item"].to_numpy(object), n_models),
+            "successes": 0,
+            "trials": trials,
+        }
+    )
+    design = make_design(responses_from_frame(cells), spec, lineage=lineage)
+    fixed = {} if sampled_hyperparameters else fixed_hyperparameters(design, spec)
+    seeded = handlers.seed(handlers.substitute(program, data=fixed), program_key)
+    trace = handlers.trace(seeded).get_trace(design, spec)
+    values = dict(fixed)
+    values |= {
+        name: np.asarray(site["value"])
+        for name, site in trace.items()
+        if site["type"] == "sample" and name != "responses"
+    }
+    rows, cols = components(design, values)
+    psi = np.asarray(rows.T @ cols, float)
+    p = 1 / (1 + np.exp(-psi))
+    drawn = p
+    if trials > 1 and "concentration" in values:
+        spread = np.asarray(values["concentration"])[design.benchmark_index]
+        drawn = rng.beta(p * spread + 1e-9, (1 - p) * spread + 1e-9)
+    successes = rng.binomial(trials, np.clip(drawn, 0, 1))
+    truth = cells.assign(probability=p.ravel(), successes=successes.ravel())
+    truth = truth[["model", "benchmark", "item", "probability", "successes", "trials"]]
+    childless = np.setdiff1d(np.arange(n_models), lineage.parent)
+    childless = np.intersect1d(childless, lineage.child)
+    cold = rng.choice(childless, round(cold_share * len(childless)), replace=False)
+    seen = rng.random((n_models, n_items)) < density
+    seen[cold] = False
+    observed = truth[seen.ravel()].drop(columns="probability")
+    return Simulation(
+        responses_from_frame(observed.reset_index(drop=True)),
+        lineage,
+        truth,
+        {name: np.asarray(v) for name, v in values.items()},
+    )
+
