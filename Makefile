@@ -9,33 +9,38 @@ BIN := $(VENV)/bin
 PYTHON ?=
 LOCK_FLAGS ?=
 
+CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3)
+
+# A name on PATH may be a version manager's shim that does not run, so each candidate is tried.
+define find_python
+for python in $(CANDIDATES); do \
+  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' \
+      >/dev/null 2>&1; then found=$$python; break; fi; \
+done; \
+if [ -z "$$found" ]; then \
+  echo "bayes-lrmf needs Python 3.12 or newer with venv; none of these is: $(CANDIDATES)" \
+    "(python3 is $$(python3 --version 2>&1 | head -n 1))." \
+    "Install it (.python-version names $$(cat .python-version)) or name one:" \
+    "make setup PYTHON=/path/to/python3" >&2; \
+  exit 1; \
+fi
+endef
+
 .PHONY: setup demo test test-slow lint bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
 
-# A name on PATH may be a version manager's shim that does not run, so each candidate is tried.
 $(VENV)/.locked: requirements.lock
-	@for python in $(or $(PYTHON),python3.13 python3.12 python3); do \
-	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' \
-	      >/dev/null 2>&1; then found=$$python; break; fi; \
-	done; \
-	if [ -z "$$found" ]; then \
-	  echo "bayes-lrmf needs Python 3.12 or newer with venv; none of these is:" \
-	    "$(or $(PYTHON),python3.13 python3.12 python3)" \
-	    "(python3 is $$(python3 --version 2>&1 | head -n 1))." \
-	    "Install it (.python-version names $$(cat .python-version)) or name one:" \
-	    "make setup PYTHON=/path/to/python3" >&2; \
-	  exit 1; \
-	fi; \
-	echo "Setting up $(VENV) with $$("$$found" --version); the first time takes a few minutes"; \
+	@$(find_python); \
+	echo "Setting up $(VENV) with $$("$$found" --version); this takes a minute or two"; \
 	"$$found" -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m pip check
+	@$(BIN)/python -m pip check || { echo "requirements.lock lacks that: run make lock" >&2; exit 1; }
 	@touch $@
 
 demo: setup
@@ -56,9 +61,9 @@ test-slow: setup
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
 # uv stays out of the environment it locks. Newest releases: make lock LOCK_FLAGS=--upgrade
-lock: setup
-	$(BIN)/python -m venv $(VENV)/lock
-	$(VENV)/lock/bin/python -m pip install --quiet uv
+lock:
+	@$(find_python); "$$found" -m venv $(VENV)/lock
+	@$(VENV)/lock/bin/python -m pip install --quiet uv
 	$(VENV)/lock/bin/uv pip compile pyproject.toml --no-config --universal --generate-hashes \
 	  --python-version 3.12 --all-extras --custom-compile-command "make lock" $(LOCK_FLAGS) \
 	  --quiet --output-file requirements.lock

@@ -37,8 +37,8 @@ class Design:
     periphery : Lineage
         The core nodes, then unevaluated descendants of theirs. Nothing is learned from them: they
         are predicted from their parents, so that adding one changes no other prediction.
-    strengths : mapping
-        Laplacian edge weight by relation.
+    strengths : mapping or None
+        Laplacian edge weight by relation; None for the 0/1 adjacency of the paper.
     graph : LaplacianGraph
         Graph over core nodes; without edges when the spec has no lineage.
     item_graph : LaplacianGraph or None
@@ -48,7 +48,7 @@ class Design:
     responses: Responses
     core: Lineage
     periphery: Lineage
-    strengths: dict[str, float]
+    strengths: dict[str, float] | None
     graph: LaplacianGraph
     item_graph: LaplacianGraph | None = None
     notes: tuple[str, ...] = field(default=())
@@ -196,7 +196,7 @@ def make_design(
     periphery = Lineage(
         nodes, periphery.child, periphery.parent, periphery.relation, periphery.weight
     )
-    strengths = dict(spec.relation_strength)
+    strengths = dict(spec.relation_strength) if spec.penalty is None else None
     graph = LaplacianGraph(core.adjacency(core.strengths(strengths)))
     item_graph, notes = None, []
     if spec.item_prior == "laplacian":

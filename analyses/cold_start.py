@@ -1,0 +1,58 @@
+"""Hide half of the leaf children, fit, and print how well their results are predicted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+TABLES = {"v1": "oll_v1/responses.parquet", "subtasks": "subtasks/counts.csv"}
+
+
+def main() -> None:
+    """Run one method on one table and print the scores."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", choices=TABLES, default="v1")
+    parser.add_argument("--method", default="map")
+    parser.add_argument("--spec", default="lrmf")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    folder = Path(os.environ.get("BAYES_LRMF_DATA", "../shared/data"))
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is not there: name the folder of real data in BAYES_LRMF_DATA")
+
+    import numpyro
+
+    numpyro.set_host_device_count(2)
+    import jax
+
+    from bayes_lrmf.design import make_design
+    from bayes_lrmf.evaluate import hide_leaf_children, score_cold_start
+    from bayes_lrmf.inference import fit_method
+    from bayes_lrmf.lineage import read_lineage
+    from bayes_lrmf.progress import Progress
+    from bayes_lrmf.responses import read_responses
+    from bayes_lrmf.spec import read_spec
+
+    spec = read_spec(given.spec)
+    responses = read_responses(folder / TABLES[given.table])
+    lineage = read_lineage(folder / "lineage/edges.csv")
+    train, hidden = hide_leaf_children(responses, lineage, seed=given.seed)
+    print(f"{given.table}: {len(hidden)} of {responses.n_models:,} models hidden")
+    started = time.perf_counter()
+    # Without lineage the hidden models are known by name alone.
+    design = make_design(train, spec, lineage=lineage)
+    with Progress(f"fit {given.method}") as progress:
+        posterior = fit_method(
+            given.method, design, spec, key=jax.random.key(given.seed), progress=progress
+        )
+    print(f"{given.method}, {spec.name}: {posterior.record.message}")
+    print(f"seconds {time.perf_counter() - started:.0f}")
+    truth = responses.select_models(hidden)
+    for name, value in score_cold_start(posterior, truth, key=jax.random.key(1)).items():
+        print(f"{name} {value:.4f}")
+
+
+if __name__ == "__main__":
+    main()

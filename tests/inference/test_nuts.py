@@ -1,0 +1,147 @@
+"""NUTS: coordinates keep the posterior; intervals hold the truth on simulated data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.infer import MCMC, NUTS, init_to_value
+
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.design import make_design
+from bayes_lrmf.inference.map import fit_map
+from bayes_lrmf.inference.nuts import RotationFixed, fit_nuts
+from bayes_lrmf.posterior import diagnose_draws
+from bayes_lrmf.program import components, program
+from bayes_lrmf.simulate import simulate
+from bayes_lrmf.spec import read_spec
+
+
+def _spec(rank):
+    return dataclasses.replace(read_spec("lrmf"), rank=rank, likelihood="binomial")
+
+
+def _problem(rank, seed, n_models=20, n_items=8, trials=40):
+    spec = _spec(rank)
+    data = simulate(
+        spec, key=jax.random.key(seed), n_models=n_models, n_items=n_items, trials=trials,
+        n_benchmarks=2, density=0.9, cold_share=0.0,
+    )  # fmt: skip
+    return spec, data, make_design(data.responses, spec, lineage=data.lineage)
+
+
+def test_coordinates_of_the_mode_give_its_psi():
+    spec, _, design = _problem(3, 0)
+    mode = fit_map(design, spec, key=jax.random.key(0), precision="float64")
+    with jax.enable_x64(True):
+        fixed = RotationFixed(design, spec, dict(mode.state.values))
+        values, _ = fixed.values(fixed.start())
+        anchored = np.asarray(values["loading"])[:, fixed.anchors].T
+        rows, cols = components(design, values)
+        psi = np.asarray(rows.T @ cols)
+        rows, cols = components(design, mode.state.values)
+        np.testing.assert_allclose(psi, np.asarray(rows.T @ cols), atol=1e-8)
+    np.testing.assert_allclose(np.triu(anchored, 1), 0, atol=1e-12)
+    assert (np.diag(anchored) > 0).all()
+
+
+def test_jacobian_is_that_of_the_map_without_rotation():
+    # With the rotation angle as a further coordinate the map is one to one; its log determinant
+    # must be ours but for a constant (rank 2: one angle).
+    spec, _, design = _problem(2, 1, n_models=4, n_items=4)
+    mode = fit_map(design, spec, key=jax.random.key(0), precision="float64")
+    with jax.enable_x64(True):
+        fixed = RotationFixed(design, spec, dict(mode.state.values))
+        start = fixed.start()
+        flat, unravel = jax.flatten_util.ravel_pytree(start)
+
+        def whole(z):
+            values, _ = fixed.values(unravel(z[:-1]))
+            c, s = jnp.cos(z[-1]), jnp.sin(z[-1])
+            turn = jnp.array([[c, -s], [s, c]])
+            for name in ("factor", "loading", "loading_mean"):
+                values[name] = turn @ values[name]
+            values |= {n: jnp.log(values[n]) for n in fixed.learned}
+            return jax.flatten_util.ravel_pytree({n: values[n] for n in sorted(values)})[0]
+
+        gaps = []
+        for seed in range(3):
+            z = flat + 0.3 * jax.random.normal(jax.random.key(seed), flat.shape)
+            matrix = jax.jacfwd(whole)(jnp.append(z, 0.4))
+            ours = fixed.values(unravel(z))[1] - sum(unravel(z)[n].sum() for n in fixed.learned)
+            gaps.append(float(jnp.linalg.slogdet(matrix)[1] - ours))
+    assert np.ptp(gaps) < 1e-8
+
+
+def test_a_penalty_is_refused(key):
+    spec, data, design = _problem(1, 0)
+    with pytest.raises(InputError, match="point estimate"):
+        fit_nuts(design, read_spec("paper"), key=key)
+
+
+def test_short_run_is_judged_not_converged_and_is_reproducible():
+    spec, _, design = _problem(1, 2, n_models=6, n_items=4)
+    options = {"num_warmup": 20, "num_samples": 20, "num_chains": 2}
+    one = fit_nuts(design, spec, key=jax.random.key(1), **options)
+    two = fit_nuts(design, spec, key=jax.random.key(1), **options)
+    assert not one.record.converged
+    assert one.state.values["factor"].shape == (2, 20, 1, 6)
+    for name, value in one.state.values.items():
+        np.testing.assert_array_equal(value, two.state.values[name])
+
+
+@pytest.mark.slow
+def test_same_posterior_of_psi_as_plain_nuts_on_the_program():
+    spec, _, design = _problem(2, 4, n_models=12, n_items=6)
+    ours = fit_nuts(
+        design, spec, key=jax.random.key(0), num_warmup=1000, num_samples=3000, num_chains=2
+    )
+    with jax.enable_x64(True):
+        mode = fit_map(design, spec, key=jax.random.key(0), precision="float64")
+        start = {n: jnp.asarray(v) for n, v in mode.state.values.items()}
+        plain = MCMC(
+            NUTS(program, init_strategy=init_to_value(values=start), max_tree_depth=9),
+            num_warmup=1500, num_samples=6000, progress_bar=False,
+        )  # fmt: skip
+        plain.run(jax.random.key(1), design, spec)
+        draws = {n: np.asarray(v) for n, v in plain.get_samples().items()}
+    rows, cols = ours.psi_cells
+    reference = ours.psi(draws, rows, cols)
+    values = ours.draws(6000, key=jax.random.key(0))
+    psi = ours.psi(values, rows, cols)
+    assert diagnose_draws(ours)[0], ours.record.message
+    spread = reference.std(0)
+    assert np.abs(psi.mean(0) - reference.mean(0)).max() < 0.2 * spread.max()
+    np.testing.assert_allclose(psi.std(0), spread, rtol=0.2)
+    for name in ("factor_sd", "kappa", "intercept_sd"):
+        a, b = np.log(values[name]), np.log(draws[name])
+        assert abs(a.mean() - b.mean()) < 0.25 * b.std()
+
+
+@pytest.mark.slow
+def test_intervals_of_cell_probabilities_hold_the_truth():
+    inside, n_judged = [], 0
+    for seed in range(24):
+        spec = dataclasses.replace(read_spec("lrmf"), rank=1)
+        data = simulate(
+            spec, key=jax.random.key(seed), n_models=24, n_items=10, trials=50, n_benchmarks=2,
+            density=0.8, sampled_hyperparameters=True,
+        )  # fmt: skip
+        design = make_design(data.responses, spec, lineage=data.lineage)
+        fitted = fit_nuts(design, spec, key=jax.random.key(seed), num_warmup=500, num_samples=800)
+        if not fitted.record.converged:
+            continue
+        n_judged += 1
+        from bayes_lrmf.predict import predict_items
+
+        items = predict_items(fitted, key=jax.random.key(0), ci_prob=0.9, n_draws=800)
+        both = items.merge(data.truth, on=["model", "benchmark", "item"])
+        inside.append(
+            ((both["lower"] <= both["probability"]) & (both["probability"] <= both["upper"])).mean()
+        )
+    print(f"90 % intervals of cell probabilities cover {np.mean(inside):.3f} over {n_judged} sets")
+    assert n_judged >= 20
+    assert 0.87 <= np.mean(inside) <= 0.93

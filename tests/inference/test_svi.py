@@ -1,0 +1,57 @@
+"""SVI against NUTS on a small problem, and its own promises."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.design import make_design
+from bayes_lrmf.inference.nuts import fit_nuts
+from bayes_lrmf.inference.svi import fit_svi
+from bayes_lrmf.predict import predict_items
+from bayes_lrmf.simulate import simulate
+from bayes_lrmf.spec import read_spec
+
+
+@pytest.fixture(scope="module")
+def small():
+    spec = dataclasses.replace(read_spec("lrmf"), rank=1)
+    data = simulate(
+        spec, key=jax.random.key(1), n_models=30, n_items=24, trials=20, n_benchmarks=2
+    )
+    return spec, data, make_design(data.responses, spec, lineage=data.lineage)
+
+
+def test_elbo_rises_and_hyperparameters_are_positive(small):
+    spec, _, design = small
+    fitted = fit_svi(design, spec, key=jax.random.key(0), max_steps=600)
+    trace = fitted.record.trace
+    assert trace[-50:].mean() < trace[:20].mean()
+    assert np.isfinite(trace).all()
+    draws = fitted.draws(50, key=jax.random.key(1))
+    for name in ("kappa", "factor_sd", "benchmark_sd", "intercept_sd", "concentration"):
+        assert (draws[name] > 0).all()
+    assert draws["factor"].shape == (50, 1, design.n_core)
+
+
+def test_a_penalty_is_refused(small, key):
+    with pytest.raises(InputError, match="point estimate"):
+        fit_svi(small[2], read_spec("paper"), key=key)
+
+
+@pytest.mark.slow
+def test_probabilities_near_those_of_nuts(small):
+    spec, _, design = small
+    nuts = fit_nuts(design, spec, key=jax.random.key(0), num_warmup=800, num_samples=1000)
+    assert nuts.record.converged, nuts.record.message
+    svi = fit_svi(design, spec, key=jax.random.key(0))
+    a, b = (predict_items(p, key=jax.random.key(2), n_draws=1000) for p in (nuts, svi))
+    gap = np.sqrt(np.mean((a["mean"] - b["mean"]) ** 2))
+    ratio = (b["sd"] / a["sd"]).mean()
+    print(f"RMS gap of probabilities {gap:.4f}, mean ratio of sd {ratio:.2f}")
+    assert gap < 0.02
+    assert 0.6 < ratio < 1.2

@@ -1,0 +1,226 @@
+"""Predictions: finite-population scores, joint draws, cold starts, and the fixed columns."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.design import make_design
+from bayes_lrmf.draws import rows_and_columns
+from bayes_lrmf.inference.map import fit_map
+from bayes_lrmf.inference.svi import fit_svi
+from bayes_lrmf.posterior import read_posterior, write_posterior
+from bayes_lrmf.predict import (
+    _bounded_counts,
+    predict,
+    predict_benchmarks,
+    predict_items,
+    predict_ranks,
+    score_draws,
+)
+from bayes_lrmf.simulate import simulate
+from bayes_lrmf.spec import read_spec
+
+KEY = jax.random.key(11)
+
+
+@pytest.fixture(scope="module")
+def data():
+    spec = dataclasses.replace(read_spec("lrmf"), rank=2)
+    return spec, simulate(spec, key=jax.random.key(2), n_models=24, n_items=40, n_benchmarks=2)
+
+
+@pytest.fixture(scope="module")
+def design(data):
+    return make_design(data[1].responses, data[0], lineage=data[1].lineage)
+
+
+@pytest.fixture(scope="module")
+def gaussian(data, design):
+    return fit_svi(design, data[0], key=KEY, max_steps=450)
+
+
+@pytest.fixture(scope="module")
+def point(data, design):
+    return fit_map(design, data[0], key=KEY)
+
+
+def test_columns_and_bounds_of_benchmark_table(gaussian, design):
+    table = predict_benchmarks(gaussian, key=KEY, ci_prob=0.8)
+    assert list(table) == [
+        "model", "benchmark", "mean", "sd", "lower", "upper", "n_items", "n_observed", "kind",
+    ]  # fmt: skip
+    assert len(table) == len(design.models) * 2
+    assert (table["kind"] == "predictive").all()
+    assert (table["lower"] <= table["mean"]).all()
+    assert (table["mean"] <= table["upper"]).all()
+    assert table[["lower", "upper"]].min().min() >= 0
+    assert table[["lower", "upper"]].max().max() <= 1
+    cold = set(design.models) - set(design.responses.models)
+    assert cold
+    assert (table[table["model"].isin(cold)]["n_observed"] == 0).all()
+
+
+def test_point_has_no_interval(point):
+    table = predict(point, "benchmark", key=KEY)
+    assert (table["kind"] == "point").all()
+    assert table[["sd", "lower", "upper"]].isna().all().all()
+    items = predict(point, "item", key=KEY)
+    # The score's expectation: observed responses as they are, probabilities for the rest.
+    items["value"] = items["observed"].fillna(items["mean"])
+    by_hand = items.groupby(["model", "benchmark"], sort=False)["value"].mean()
+    np.testing.assert_allclose(table["mean"], by_hand.to_numpy(), atol=1e-5)
+
+
+def test_fully_observed_score_is_known_exactly(data):
+    spec, simulation = data
+    truth = simulation.truth
+    model = simulation.responses.models[0]
+    whole = truth[truth["model"] == model]
+    rest = simulation.responses.to_frame()
+    frame = pd.concat(
+        [rest[rest["model"] != model], whole.drop(columns="probability")], ignore_index=True
+    )
+    from bayes_lrmf.responses import responses_from_frame
+
+    full = make_design(responses_from_frame(frame), spec, lineage=simulation.lineage)
+    fitted = fit_svi(full, spec, key=KEY, max_steps=400)
+    table = predict_benchmarks(fitted, key=KEY, models=[model])
+    score = whole.groupby("benchmark", sort=False)["successes"].mean()
+    np.testing.assert_allclose(table["lower"], score.to_numpy(), atol=1e-6)
+    np.testing.assert_allclose(table["upper"], score.to_numpy(), atol=1e-6)
+    assert (table["n_observed"] == table["n_items"]).all()
+
+
+def test_scores_agree_with_drawing_every_response(gaussian, design):
+    model = design.models[-1]
+    n_draws = 2000
+    scores = score_draws(gaussian, key=KEY, models=[model], n_draws=n_draws).scores[:, 0]
+    rng = np.random.default_rng(0)
+    values = gaussian.draws(n_draws, key=KEY)
+    rows, cols = rows_and_columns(gaussian, values, rng=rng)
+    psi = np.einsum("dc,dci->di", rows[:, :, list(design.models).index(model)], cols)
+    drawn = rng.random(psi.shape) < 1 / (1 + np.exp(-psi))
+    for b in range(2):
+        reference = drawn[:, design.benchmark_index == b].mean(1)
+        assert scores[:, b].mean() == pytest.approx(reference.mean(), abs=0.02)
+        assert scores[:, b].std() == pytest.approx(reference.std(), rel=0.1)
+        for q in (0.05, 0.25, 0.75, 0.95):
+            assert np.quantile(scores[:, b], q) == pytest.approx(
+                np.quantile(reference, q), abs=0.051
+            )
+
+
+def test_bounded_counts_have_the_moments_asked_for():
+    rng = np.random.default_rng(0)
+    n = np.array([40.0, 40.0, 7.0, 0.0])
+    mean, variance = np.array([30.0, 1.0, 3.0, 0.0]), np.array([6.0, 0.9, 1.5, 0.0])
+    counts = _bounded_counts(np.tile(mean, (50_000, 1)), np.tile(variance, (50_000, 1)), n, rng)
+    np.testing.assert_allclose(counts.mean(0), mean, atol=0.06)
+    # Rounding adds up to 1/12.
+    np.testing.assert_allclose(counts[:, :3].var(0), variance[:3] + 1 / 12, rtol=0.12)
+    assert (counts >= 0).all()
+    assert (counts <= n).all()
+
+
+def test_children_without_results_lie_around_their_parents(gaussian, design):
+    child, parent, strength = design.parents()
+    assert len(child)
+    values = gaussian.draws(4000, key=KEY)
+    rows, _ = rows_and_columns(gaussian, values, rng=np.random.default_rng(1))
+    node = child[0]
+    mine = child == node
+    total = strength[mine].sum()
+    kappa = values["kappa"]
+    expected = (rows[:, 0][:, parent[mine]] * strength[mine]).sum(1) / (total + kappa)
+    residual = rows[:, 0, node] - expected
+    log_scale = np.asarray(design.graph.log_determinant_and_scale(kappa)[1])
+    spread = values["factor_sd"] / np.sqrt(np.exp(log_scale) * (total + kappa))
+    standard = residual / spread
+    assert abs(standard.mean()) < 0.06
+    assert standard.std() == pytest.approx(1, abs=0.05)
+
+
+def test_adding_an_unevaluated_child_changes_no_other_prediction(data, point):
+    from bayes_lrmf.lineage import lineage_from_frame
+
+    spec, simulation = data
+    lineage = simulation.lineage
+    edges = pd.DataFrame(
+        {"child": lineage.nodes[lineage.child], "parent": lineage.nodes[lineage.parent],
+         "relation": lineage.relation, "weight": lineage.weight}
+    )  # fmt: skip
+    new = {"child": "new", "parent": lineage.nodes[0], "relation": "finetune", "weight": 1.0}
+    larger = lineage_from_frame(pd.concat([edges, pd.DataFrame([new])], ignore_index=True))
+    again = fit_map(make_design(simulation.responses, spec, lineage=larger), spec, key=KEY)
+    before = predict_benchmarks(point, key=KEY).set_index(["model", "benchmark"])["mean"]
+    after = predict_benchmarks(again, key=KEY).set_index(["model", "benchmark"])["mean"]
+    assert "new" in after.index.get_level_values(0)
+    np.testing.assert_allclose(before, after.loc[before.index], atol=2e-3)
+
+
+def test_ranks_are_ranks(gaussian, design):
+    table = predict_ranks(gaussian, key=KEY)
+    n = len(design.models)
+    assert table["mean"].between(1, n).all()
+    by_benchmark = table.groupby("benchmark")["mean"].mean()
+    np.testing.assert_allclose(by_benchmark, (n + 1) / 2, rtol=1e-6)
+    assert (table.groupby("benchmark")["probability_first"].sum() >= 1 - 1e-9).all()
+
+
+def test_probabilities_from_joint_draws(gaussian, design):
+    draws = score_draws(gaussian, key=KEY)
+    a, b = design.models[:2]
+    greater = draws.probability_greater(a, b)
+    np.testing.assert_allclose(greater + draws.probability_greater(b, a), 1)
+    assert (draws.probability_best(a, [b]) <= greater).all()
+    assert (draws.probability_above(a, 0.0) >= draws.probability_above(a, 0.9)).all()
+    np.testing.assert_array_equal(draws.probability_above(a, 1.0), 0)
+
+
+def test_unknown_model_gets_the_nearest_name(point, design):
+    with pytest.raises(InputError, match="did you mean"):
+        predict_benchmarks(point, key=KEY, models=[design.models[0] + "x"])
+
+
+def test_file_round_trip_gives_the_same_predictions(gaussian, point, tmp_path):
+    for fitted in (gaussian, point):
+        path = tmp_path / "post.nc"
+        write_posterior(dataclasses.replace(fitted, seed=3), path)
+        first = path.read_bytes()
+        again = read_posterior(path)
+        assert again.seed == 3
+        assert again.record.message == fitted.record.message
+        a, b = (predict_items(p, key=KEY, models=None) for p in (fitted, again))
+        pd.testing.assert_frame_equal(a, b, atol=1e-5, check_exact=False)
+        write_posterior(again, path)
+        assert len(path.read_bytes()) == len(first)
+
+
+def test_same_fit_gives_the_same_bytes(point, tmp_path):
+    for name in ("a.nc", "b.nc"):
+        write_posterior(point, tmp_path / name)
+    assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+
+
+def test_arviz_reads_the_file(gaussian, tmp_path):
+    import arviz as az
+    import xarray as xr
+
+    write_posterior(gaussian, tmp_path / "post.nc")
+    with xr.open_datatree(tmp_path / "post.nc", engine="h5netcdf") as tree:
+        summary = az.summary(tree, var_names=["factor_sd", "kappa"])
+        assert set(summary.index) == {"factor_sd", "kappa"}
+        loo = az.loo(tree)
+        assert np.isfinite(loo.elpd)
+    items = predict_items(gaussian, key=KEY)
+    seen = items["observed"].notna()
+    y, p = items["observed"][seen], items["mean"][seen]
+    in_sample = (y * np.log(p) + (1 - y) * np.log(1 - p)).sum()
+    # Leaving cells out costs something, but not everything.
+    assert 2 * in_sample < loo.elpd < in_sample
