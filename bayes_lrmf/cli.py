@@ -21,6 +21,7 @@ LEVELS = ("benchmark", "item", "rank")
 NOT_CONVERGED = 3
 _AFFORDABLE_NUTS_CELLS = 30_000
 _TERMINAL_ROWS = 40
+_SEED = click.IntRange(0, 2**32 - 1)
 
 
 class _Commands(click.Group):
@@ -45,9 +46,12 @@ def main(arguments: list[str] | None = None) -> None:
     except click.NoSuchOption as error:
         options = [o for p in error.ctx.command.params for o in p.opts] if error.ctx else []
         close = nearest(error.option_name, options)
-        _fail(error.message + (f"; did you mean {close}?" if close else "; see --help"))
+        hint = f"did you mean {close}?" if close else "see --help"
+        _fail(f"{error.message.rstrip('.')}; {hint}")
+    except click.exceptions.NoArgsIsHelpError:
+        _fail("no command given; see --help")
     except click.ClickException as error:
-        _fail(" ".join(error.format_message().split()) + "; see --help")
+        _fail(" ".join(error.format_message().split()).rstrip(".") + "; see --help")
     except (click.Abort, KeyboardInterrupt):
         print("bayes-lrmf: interrupted; nothing was written", file=sys.stderr)
         sys.exit(130)
@@ -89,14 +93,14 @@ def _emit(table: pd.DataFrame, output: str | None) -> None:
             if output.endswith((".parquet", ".pq")):
                 table.to_parquet(temporary, index=False)
             else:
-                table.to_csv(temporary, index=False)
+                table.to_csv(temporary, index=False, float_format="%.6g")
         _say(f"{len(table):,} rows written to {output}")
     elif sys.stdout.isatty():
         print(table.head(_TERMINAL_ROWS).to_string(index=False))
         if len(table) > _TERMINAL_ROWS:
             _say(f"{len(table) - _TERMINAL_ROWS:,} more rows; all of them with -o FILE")
     else:
-        table.to_csv(sys.stdout, index=False)
+        table.to_csv(sys.stdout, index=False, float_format="%.6g")
 
 
 def _model_names(given: str | None) -> list[str] | None:
@@ -105,7 +109,13 @@ def _model_names(given: str | None) -> list[str] | None:
     if given.startswith("@"):
         from bayes_lrmf.files import existing_file
 
-        text = existing_file(given[1:], what="file of model names").read_text(encoding="utf-8")
+        file = existing_file(given[1:], what="file of model names")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                "not a UTF-8 text file", where=given[1:], fix="save it as UTF-8"
+            ) from error
         names = [line.strip() for line in text.splitlines() if line.strip()]
     else:
         names = [name.strip() for name in given.split(",") if name.strip()]
@@ -121,7 +131,7 @@ def _model_names(given: str | None) -> list[str] | None:
 @click.option("--density", type=float, default=0.5, show_default=True, help="Share observed.")
 @click.option("--rank", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--trials", type=click.IntRange(1), default=1, show_default=True, help="Per cell.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=_SEED, default=0, show_default=True)
 def simulate(
     output: str, models: int, items: int, density: float, rank: int, trials: int, seed: int
 ) -> None:
@@ -138,6 +148,8 @@ def simulate(
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise InputError("the output is a file", where=output, fix="name a folder")
+    if any(above.is_file() for above in folder.parents):
+        raise InputError("the output lies inside a file", where=output, fix="name a folder")
     spec = dataclasses.replace(read_spec("lrmf"), rank=rank)
     drawn = draw(
         spec,
@@ -162,7 +174,7 @@ def simulate(
 @click.option("--items-table", metavar="FILE", help="Item text or embeddings, for specs/paper.")
 @click.option("--spec", default="lrmf", show_default=True, help="Name or TOML file.")
 @click.option("--method", metavar="map|svi|nuts", help="By default the best sound one.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=_SEED, default=0, show_default=True)
 @click.option("--num-warmup", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--num-samples", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--num-chains", type=click.IntRange(1), default=2, show_default=True)
@@ -240,8 +252,13 @@ def fit(
         options = {"max_iterations" if method == "map" else "max_steps": max_steps}
     with Progress(f"fit {method}", enabled=True) as progress:
         posterior = fit_method(
-            method, design, declared, key=jax.random.key(seed), seed=seed,
-            progress=progress, **options,
+            method,
+            design,
+            declared,
+            key=jax.random.key(seed),
+            seed=seed,
+            progress=progress,
+            **options,
         )
     write_posterior(posterior, output)
     record = posterior.record
@@ -272,7 +289,7 @@ def diagnose(posterior: str) -> int:
 @click.option("--models", metavar="A,B|@FILE", help="By default all, cold-start models too.")
 @click.option("--ci-prob", type=float, default=0.9, show_default=True)
 @click.option("--draws", type=click.IntRange(2), default=200, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=_SEED, default=0, show_default=True)
 @click.option("-o", "--output", metavar="FILE", help="CSV or Parquet; by default standard output.")
 def predict(
     posterior: str,
@@ -296,8 +313,13 @@ def predict(
     fitted = read_posterior(posterior)
     with Progress("predict", enabled=True) as progress:
         table = predictions(
-            fitted, level, key=jax.random.key(seed), models=names, ci_prob=ci_prob,
-            n_draws=draws, progress=progress,
+            fitted,
+            level,
+            key=jax.random.key(seed),
+            models=names,
+            ci_prob=ci_prob,
+            n_draws=draws,
+            progress=progress,
         )
     if fitted.is_point:
         _say("note: a point estimate has no intervals; sd, lower and upper are empty")

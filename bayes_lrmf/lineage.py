@@ -195,7 +195,7 @@ class Lineage:
         return list(self.nodes[self.child[self.parent == self._at(name)]])
 
     def kin_of(self, name: str, distance: int) -> list[str]:
-        """Return the models within `distance` steps up or down of a model, itself not among them."""
+        """Return the models within `distance` steps up or down of a model, without itself."""
         reach = nx.single_source_shortest_path_length(
             self._digraph().to_undirected(as_view=True), self._at(name), cutoff=distance
         )
@@ -268,7 +268,15 @@ def _aliases(given: Any) -> dict[str, str]:
             table = read_table(given, key="alias", text=("alias", "name"), what="alias table")
         _check_columns(table, ("alias", "name"), ())
         (a, alias, _), (b, name, _) = table.names("alias"), table.names("name")
-        given = {alias[i]: name[j] for i, j in zip(a.tolist(), b.tolist(), strict=True)}
+        pairs = [(alias[i], name[j]) for i, j in zip(a.tolist(), b.tolist(), strict=True)]
+        given = dict(pairs)
+        for known, meant in pairs:
+            if given[known] != meant:
+                raise InputError(
+                    f"alias {known!r} stands for both {meant!r} and {given[known]!r}",
+                    where=table.name,
+                    fix="keep one",
+                )
     resolved = {}
     for alias in given:
         seen = [alias]

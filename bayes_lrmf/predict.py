@@ -213,13 +213,14 @@ def _bounded_counts(
 
 def _summary(draws: np.ndarray, ci_prob: float, is_point: bool) -> dict[str, np.ndarray]:
     """Summarise draws along axis 0; a point has a mean alone."""
-    mean = draws.mean(0)
+    mean = draws.mean(0, dtype=np.float64)
     if is_point:
         empty = np.full(mean.shape, np.nan)
         return {"mean": mean, "sd": empty, "lower": empty, "upper": empty}
     tail = (1 - ci_prob) / 2
     lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
-    return {"mean": mean, "sd": draws.std(0, ddof=1), "lower": lower, "upper": upper}
+    sd = draws.std(0, ddof=1, dtype=np.float64)
+    return {"mean": mean, "sd": sd, "lower": lower.astype(float), "upper": upper.astype(float)}
 
 
 def predict_benchmarks(
@@ -291,7 +292,7 @@ def predict_items(
         p = scipy.special.expit(psi.astype(np.float64))
         summary = _summary(p, ci_prob, posterior.is_point)
         successes, trials = _cells(posterior, chosen[block])
-        observed = np.where(trials > 0, successes / np.maximum(trials, 1), np.nan)
+        observed = np.where(trials > 0, successes / np.maximum(trials, 1), np.nan).astype(float)
         n = len(observed)
         parts.append(
             pd.DataFrame(

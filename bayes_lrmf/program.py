@@ -102,21 +102,25 @@ def _sample_latent(design: Design, spec: Spec) -> dict[str, Any]:
     if "benchmark_sd" in values:
         effects = unit.expand([len(design.effect_benchmarks)]).to_event(1)
         values["effect_unit"] = numpyro.sample("effect_unit", effects)
-    mean = dist.Normal(0.0, spec.loading_mean_sd.median)
-    values["loading_mean"] = numpyro.sample(
-        "loading_mean", mean.expand([spec.rank, n_groups]).to_event(2)
-    )
+    centre: Any = 0.0
+    if spec.loading_mean:
+        mean = dist.Normal(0.0, spec.loading_mean_sd.median)
+        values["loading_mean"] = numpyro.sample(
+            "loading_mean", mean.expand([spec.rank, n_groups]).to_event(2)
+        )
+        centre = values["loading_mean"][:, of_item]
     if spec.item_prior == "laplacian" and design.item_graph is not None:
+        shifted = dist.transforms.AffineTransform(centre, 1.0, domain=dist.constraints.real_matrix)
+        around = LineageGMRF(design.item_graph).expand([spec.rank]).to_event(1)
         values["loading"] = numpyro.sample(
-            "loading", LineageGMRF(design.item_graph).expand([spec.rank]).to_event(1)
+            "loading", dist.TransformedDistribution(around, shifted)
         )
     else:
-        values["loading"] = numpyro.sample(
-            "loading", dist.Normal(values["loading_mean"][:, of_item], 1.0).to_event(2)
-        )
+        loading = dist.Normal(centre, 1.0).expand([spec.rank, design.n_items])
+        values["loading"] = numpyro.sample("loading", loading.to_event(2))
     if spec.intercept:
-        centre = dist.Normal(0.0, spec.intercept_mean_sd.median).expand([n_groups])
-        values["intercept_mean"] = numpyro.sample("intercept_mean", centre.to_event(1))
+        level = dist.Normal(0.0, spec.intercept_mean_sd.median).expand([n_groups])
+        values["intercept_mean"] = numpyro.sample("intercept_mean", level.to_event(1))
         values["intercept"] = numpyro.sample(
             "intercept",
             dist.Normal(values["intercept_mean"][of_item], values["intercept_sd"]).to_event(1),

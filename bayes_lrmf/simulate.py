@@ -102,15 +102,17 @@ def simulate(
     """
     n_models = whole_number(n_models, name="n_models", minimum=2)
     n_items = whole_number(n_items, name="n_items", minimum=2)
+    n_benchmarks = min(whole_number(n_benchmarks, name="n_benchmarks"), n_items)
     trials = whole_number(trials, name="trials")
     if density != 1:
         probability(density, name="density")
+    if cold_share not in (0, 1):
+        probability(cold_share, name="cold_share")
     if spec.penalty is not None:
         raise InputError(f"spec {spec.name} is not a generative model", fix="choose spec lrmf")
     tree_key, program_key = jax.random.split(key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(tree_key)).tolist())
     lineage = simulated_lineage(n_models, rng=rng)
-    n_benchmarks = min(n_benchmarks, n_items)
     bench = np.sort(np.arange(n_items) % n_benchmarks)
     items = pd.DataFrame(
         {
@@ -131,8 +133,8 @@ def simulate(
     fixed = {} if sampled_hyperparameters else fixed_hyperparameters(design, spec)
     seeded = handlers.seed(handlers.substitute(program, data=fixed), program_key)
     trace = handlers.trace(seeded).get_trace(design, spec)
-    values = dict(fixed)
-    values |= {
+    # Those that the spec fixes are no sites of the program, drawn or not.
+    values = fixed_hyperparameters(design, spec) | {
         name: np.asarray(site["value"])
         for name, site in trace.items()
         if site["type"] == "sample" and name != "responses"
@@ -152,6 +154,10 @@ def simulate(
     cold = rng.choice(childless, round(cold_share * len(childless)), replace=False)
     seen = rng.random((n_models, n_items)) < density
     seen[cold] = False
+    if not seen.any():
+        raise InputError(
+            f"density is {density!r}: no cell is observed", fix="raise it, or draw more models"
+        )
     observed = truth[seen.ravel()].drop(columns="probability")
     return Simulation(
         responses_from_frame(observed.reset_index(drop=True)),
@@ -159,4 +165,3 @@ def simulate(
         truth,
         {name: np.asarray(v) for name, v in values.items()},
     )
-

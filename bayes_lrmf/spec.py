@@ -74,8 +74,8 @@ class Spec:
         Prior of model factors: scaled Laplacian field, or independent normals.
     item_prior : {"independent", "laplacian"}
         Prior of item loadings; "laplacian" needs an item-similarity graph.
-    ability, benchmark_effects, intercept : bool
-        Whether a_u, c_u,benchmark and b_i are in the model. Benchmark effects apply to benchmarks
+    ability, benchmark_effects, intercept, loading_mean : bool
+        Whether a_u, c_u,benchmark, b_i and a mean loading by benchmark are in the model. Benchmark effects apply to benchmarks
         of two items and more: for a single item they cannot be told from over-dispersion.
     relation_strength : mapping
         Weight of a Laplacian edge by relation.
@@ -98,7 +98,10 @@ class Spec:
     ability: bool = True
     benchmark_effects: bool = True
     intercept: bool = True
-    relation_strength: Mapping[str, float] = dataclasses.field(default_factory=lambda: _DIRECT)
+    loading_mean: bool = True
+    relation_strength: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: dict(_DIRECT)
+    )
     kappa: HyperPrior = HyperPrior(0.2, 1.0)
     factor_sd: HyperPrior = HyperPrior(0.5, 0.7)
     ability_sd: HyperPrior = HyperPrior(0.5, 0.7)
@@ -113,8 +116,9 @@ class Spec:
         """Return the spec as nested plain values, the form that `Spec.from_dict` reads."""
         plain = dataclasses.asdict(self)
         plain["relation_strength"] = dict(self.relation_strength)
-        if self.penalty is None:
-            del plain["penalty"]
+        # Beside a penalty hyper-priors do not apply, and `from_dict` refuses them.
+        for name in ["penalty"] if self.penalty is None else _hyper_names():
+            del plain[name]
         return plain
 
     @classmethod
@@ -175,7 +179,7 @@ def _checked(key: str, field: dataclasses.Field[Any], value: Any, where: str | N
     names = [f.name for f in dataclasses.fields(kind)]
     for part, number in value.items():
         one_of(part, names, name=f"key of {key}", where=where)
-        if part != "median" and part != "ridge" and number == 0:
+        if part not in ("median", "ridge") and number == 0 and not isinstance(number, bool):
             continue
         positive(number, name=f"{key}.{part}", where=where)
     needed = names if kind is Penalty else ["median"]

@@ -39,7 +39,8 @@ def _shapes(design: Design, spec: Spec) -> dict[str, tuple[int, ...]]:
     if spec.penalty is not None:
         return shapes
     used = hyperparameters(design, spec)
-    shapes["loading_mean"] = (k, b)
+    if spec.loading_mean:
+        shapes["loading_mean"] = (k, b)
     if spec.ability:
         shapes["ability_unit"] = (n,)
     if "benchmark_sd" in used:
@@ -133,6 +134,7 @@ def fit_map(
     key: jax.Array,
     progress: Progress | None = None,
     hyper: dict[str, Any] | None = None,
+    start: dict[str, np.ndarray] | None = None,
     tolerance: float = 5e-7,
     max_iterations: int = 1000,
     precision: str | None = None,
@@ -152,6 +154,8 @@ def fit_map(
     hyper : mapping, optional
         Hyper-parameters; by default their prior medians. They are not optimised: a joint mode over
         scales and what they scale does not exist.
+    start : mapping, optional
+        Values of all other sites to start at, such as those of an earlier fit.
     tolerance : float
         Stops when an iteration lowers the objective by less than this share of it.
     max_iterations : int
@@ -175,8 +179,8 @@ def fit_map(
     with jax.enable_x64(True):
         dtype = jnp.dtype(precision or design.precision)
         fixed = fixed_hyperparameters(design, spec) | (hyper or {})
-        start = initial_values(design, spec, fixed, key=key)
-        scales = curvature_scales(design, spec, fixed, start)
+        begin = initial_values(design, spec, fixed, key=key) if start is None else dict(start)
+        scales = curvature_scales(design, spec, fixed, begin)
         flat_scale, unravel = ravel_pytree(scales)
         constants = {k: jnp.asarray(v, dtype) for k, v in fixed.items()}
 
@@ -195,7 +199,7 @@ def fit_map(
             trace.append(float(intermediate_result.fun))
             progress.update(len(trace), objective=trace[-1])
 
-        first = np.asarray(ravel_pytree(start)[0] / flat_scale)
+        first = np.asarray(ravel_pytree(begin)[0] / flat_scale)
         found = scipy.optimize.minimize(
             evaluate,
             first,

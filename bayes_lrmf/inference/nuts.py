@@ -56,7 +56,7 @@ class RotationFixed:
         self.anchors = scipy.linalg.qr(loading, pivoting=True)[2][:k]
         turn, upper = np.linalg.qr(loading[:, self.anchors])
         turn = turn * np.sign(np.diag(upper))
-        for name in ("loading", "factor", "loading_mean"):
+        for name in {"loading", "factor", "loading_mean"} & set(values):
             values[name] = turn.T @ values[name]
         self.rest = np.setdiff1d(np.arange(design.n_items), self.anchors)
         self.below = np.tril_indices(k, -1)

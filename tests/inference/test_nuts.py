@@ -82,6 +82,7 @@ def test_a_penalty_is_refused(key):
         fit_nuts(design, read_spec("paper"), key=key)
 
 
+@pytest.mark.slow
 def test_short_run_is_judged_not_converged_and_is_reproducible():
     spec, _, design = _problem(1, 2, n_models=6, n_items=4)
     options = {"num_warmup": 20, "num_samples": 20, "num_chains": 2}
