@@ -99,7 +99,5 @@ def _hyperparameter_table(posterior: Posterior, ci_prob: float) -> pd.DataFrame:
         if values.shape[1] > 1:
             labels = [f"{name}[{b}]" for b in posterior.design.benchmarks]
         lower, upper = np.quantile(values, [tail, 1 - tail], axis=0)
-        rows += list(
-            zip(labels, values.mean(0), values.std(0, ddof=1), lower, upper, strict=True)
-        )
+        rows += list(zip(labels, values.mean(0), values.std(0, ddof=1), lower, upper, strict=True))
     return pd.DataFrame(rows, columns=columns)

@@ -154,9 +154,7 @@ def eliminate(n_nodes: int, rows: np.ndarray, cols: np.ndarray) -> Elimination:
     columns = list(_rounds(adjacent))
     owner = np.array([j for column in columns for j, nb in column for _ in nb], dtype=np.int32)
     neighbour = np.array([i for column in columns for _, nb in column for i in nb], np.int32)
-    entry = {
-        key: e for e, key in enumerate(_pair_key(owner, neighbour, max(n_nodes, 1)).tolist())
-    }
+    entry = {key: e for e, key in enumerate(_pair_key(owner, neighbour, max(n_nodes, 1)).tolist())}
     rounds, start = [], 0
     for column in columns:
         stop, triples = start, []

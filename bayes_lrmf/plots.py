@@ -12,9 +12,7 @@ __all__ = ["plot_predictions"]
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # colour-blind safe (Okabe & Ito)
 
 
-def plot_predictions(
-    table: pd.DataFrame, *, truth: str | None = None, most: int = 40
-) -> Figure:
+def plot_predictions(table: pd.DataFrame, *, truth: str | None = None, most: int = 40) -> Figure:
     """Plot benchmark predictions as intervals, one panel a benchmark.
 
     Parameters
@@ -31,8 +29,12 @@ def plot_predictions(
     models = list(first["model"])[::-1]
     height = 1.2 + 0.22 * len(models)
     figure, axes = plt.subplots(
-        1, len(benchmarks), figsize=(2.2 + 2.2 * len(benchmarks), height), sharey=True,
-        squeeze=False, layout="constrained",
+        1,
+        len(benchmarks),
+        figsize=(2.2 + 2.2 * len(benchmarks), height),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     rows = np.arange(len(models))
     for axis, benchmark in zip(axes[0], benchmarks, strict=True):

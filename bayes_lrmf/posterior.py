@@ -111,7 +111,9 @@ class GaussianState:
             loc, scale = self.values[f"{name}_loc"], self.values[f"{name}_scale"]
             if f"{name}_coupling" in self.values:
                 coupling = self.values[f"{name}_coupling"]
-                out[name] = _field_draws(design.graph.elimination, loc, scale, coupling, site_key, n_draws)
+                out[name] = _field_draws(
+                    design.graph.elimination, loc, scale, coupling, site_key, n_draws
+                )
             else:
                 noise = np.asarray(jax.random.normal(site_key, (n_draws, *loc.shape)))
                 out[name] = loc + scale * noise

@@ -112,9 +112,7 @@ def _sample_latent(design: Design, spec: Spec) -> dict[str, Any]:
     if spec.item_prior == "laplacian" and design.item_graph is not None:
         shifted = dist.transforms.AffineTransform(centre, 1.0, domain=dist.constraints.real_matrix)
         around = LineageGMRF(design.item_graph).expand([spec.rank]).to_event(1)
-        values["loading"] = numpyro.sample(
-            "loading", dist.TransformedDistribution(around, shifted)
-        )
+        values["loading"] = numpyro.sample("loading", dist.TransformedDistribution(around, shifted))
     else:
         loading = dist.Normal(centre, 1.0).expand([spec.rank, design.n_items])
         values["loading"] = numpyro.sample("loading", loading.to_event(2))

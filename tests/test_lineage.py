@@ -398,7 +398,10 @@ BROKEN = {
     "blank lines": ("\n\n", "the file is empty"),
     "no rows": (HEADER, "has a header but no rows"),
     "no relation": ("child,parent\nb,a\n", "no column 'relation'"),
-    "column misspelt": ("child,parents,relation\nb,a,merge\n", "no column 'parent'; rename 'parents'"),
+    "column misspelt": (
+        "child,parents,relation\nb,a,merge\n",
+        "no column 'parent'; rename 'parents'",
+    ),
     "column in another case": ("Child,parent,relation\nb,a,merge\n", "rename 'Child'"),
     "column unknown": ("child,parent,relation,wieght\nb,a,merge,1\n", "did you mean 'weight'"),
     "column twice": ("child,child,relation\nb,a,merge\n", "2 columns are named 'child'"),

@@ -158,9 +158,7 @@ def _guide(design: Design, start: dict[str, Any]) -> Any:
         for name in [n[: -len("_loc")] for n in now if n.endswith("_loc")]:
             loc, scale = now[f"{name}_loc"], now[f"{name}_scale"]
             if f"{name}_coupling" in now:
-                field = GraphGaussian(
-                    design.graph.elimination, loc, scale, now[f"{name}_coupling"]
-                )
+                field = GraphGaussian(design.graph.elimination, loc, scale, now[f"{name}_coupling"])
                 numpyro.sample(name, field.to_event(loc.ndim - 1))
             elif name in ("loading", "loading_mean", "intercept", "intercept_mean"):
                 numpyro.sample(name, dist.Normal(loc, scale).to_event(loc.ndim))

@@ -61,7 +61,9 @@ def test_objective_is_the_papers_but_for_a_constant(small):
         for _ in range(5):
             m = rng.normal(size=(RANK, design.n_core))
             x = rng.normal(size=(RANK, design.n_items))
-            ours = float(objective(design, spec, {"factor": jnp.asarray(m), "loading": jnp.asarray(x)}))
+            ours = float(
+                objective(design, spec, {"factor": jnp.asarray(m), "loading": jnp.asarray(x)})
+            )
             gaps.append(ours - formula(design, item_adjacency, m, x))
     assert np.ptp(gaps) < 1e-6 * abs(formula(design, item_adjacency, m, x))
 
@@ -91,7 +93,11 @@ def test_gradient_matches_finite_differences_of_the_formula(small):
 def test_mode_equals_an_independent_optimisers(small):
     design, spec, item_adjacency = small
     fitted = fit_map(
-        design, spec, key=jax.random.key(0), tolerance=1e-14, precision="float64",
+        design,
+        spec,
+        key=jax.random.key(0),
+        tolerance=1e-14,
+        precision="float64",
         max_iterations=5000,
     )
     shape_m, shape_x = (RANK, design.n_core), (RANK, design.n_items)
@@ -192,7 +198,9 @@ def test_counts_are_weighted_by_their_trials():
     with jax.enable_x64(True):
         v = {n: jnp.asarray(rng.normal(size=s)) for n, s in shapes.items()}
         zero = dict(v, factor=v["factor"] * 0.0)
-        ours = float(objective(design, spec, {**v, **hyper}) - objective(design, spec, {**zero, **hyper}))
+        ours = float(
+            objective(design, spec, {**v, **hyper}) - objective(design, spec, {**zero, **hyper})
+        )
     psi = np.asarray(v["factor"]).T @ np.asarray(v["loading"]) + np.asarray(v["intercept"])
     k, n = frame["successes"].to_numpy().reshape(2, 2), frame["trials"].to_numpy().reshape(2, 2)
 

@@ -1,0 +1,77 @@
+"""Nearest-neighbour graphs against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from bayes_lrmf import similarity
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.similarity import item_graph, knn_graph, read_item_texts, text_graph
+
+
+def brute_force(x, k):
+    n = len(x)
+    joined = np.zeros((n, n))
+    for i in range(n):
+        if not x[i].any():
+            continue
+        cosines = [
+            (-(x[i] @ x[j]) / np.linalg.norm(x[i]) / np.linalg.norm(x[j]), j)
+            for j in range(n)
+            if j != i and x[j].any()
+        ]
+        for _, j in sorted(cosines)[:k]:
+            joined[i, j] = joined[j, i] = 1
+    return joined
+
+
+@pytest.mark.parametrize("k", [1, 3, 50])
+def test_equals_brute_force_in_blocks(rng, monkeypatch, k):
+    monkeypatch.setattr(similarity, "_BLOCK", 7)
+    x = rng.normal(size=(30, 4))
+    x[4] = 0
+    expected = brute_force(x, k)
+    np.testing.assert_array_equal(knn_graph(x, k=k).toarray(), expected)
+    np.testing.assert_array_equal(knn_graph(sp.csr_array(x), k=k).toarray(), expected)
+
+
+def test_texts_alike_are_joined_and_empty_ones_alone():
+    texts = ["a cat sat down", "a cat sat up", "prime numbers divide", "prime numbers add", ""]
+    graph = text_graph(texts, k=1).toarray()
+    assert graph[0, 1] == graph[2, 3] == 1
+    assert graph[0, 2] == 0
+    assert not graph[4].any()
+    np.testing.assert_array_equal(graph, graph.T)
+
+
+def test_item_table_is_matched_by_name(tmp_path):
+    items = pd.DataFrame({"benchmark": ["b", "b", "b"], "item": ["1", "2", "3"]})
+    path = tmp_path / "items.csv"
+    path.write_text("item_id,prompt\nb:3,blue sky\nb:1,blue sky above\nx:9,other\n")
+    graph, note = item_graph(items, read_item_texts(path), k=1)
+    assert "2 of 3 items matched" in note
+    assert graph[0, 2] == 1
+    assert graph.sum() == 2
+
+
+def test_tables_that_do_not_help_are_refused(tmp_path):
+    items = pd.DataFrame({"benchmark": ["b"], "item": ["1"]})
+    with pytest.raises(InputError, match="none of the items"):
+        item_graph(items, pd.DataFrame({"item_id": ["c:1"], "prompt": ["x"]}))
+    with pytest.raises(InputError, match="no text"):
+        item_graph(items, pd.DataFrame({"item_id": ["b:1"]}))
+    (tmp_path / "t.csv").write_text("name,prompt\na,b\n")
+    with pytest.raises(InputError, match="item_id"):
+        read_item_texts(tmp_path / "t.csv")
+
+
+def test_real_item_texts_match_the_table(data_dir):
+    from bayes_lrmf.responses import read_responses
+
+    responses = read_responses(data_dir / "oll_v1/responses.parquet")
+    graph, note = item_graph(responses.items, read_item_texts(data_dir / "oll_v1/items.csv"))
+    assert "1,075 of 1,480" in note
+    assert graph.shape == (1480, 1480)
