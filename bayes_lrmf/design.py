@@ -189,7 +189,7 @@ def make_design(
         extra_models = [*extra_models, *lineage.nodes]
         lineage = Lineage.empty()
     core = lineage.core(list(responses.models))
-    periphery = lineage.descendants(core.nodes)
+    periphery = lineage.descendants(list(core.nodes))
     known = set(periphery.nodes)
     lonely = dict.fromkeys(m for m in (*responses.unevaluated, *extra_models) if m not in known)
     nodes = np.array([*periphery.nodes, *lonely], dtype=object)

@@ -83,7 +83,11 @@ def _fit_of_observed(posterior: Posterior) -> str:
     y = cells.successes[some] / n
     p = np.clip(p, 1e-7, 1 - 1e-7)
     loss = -np.average(y * np.log(p) + (1 - y) * np.log1p(-p), weights=n)
-    return f"on observed responses: log loss {loss:.4f}, mean response {np.average(y, weights=n):.4f}, mean prediction {np.average(p, weights=n):.4f}"
+    mean_y, mean_p = np.average(y, weights=n), np.average(p, weights=n)
+    return (
+        f"on observed responses: log loss {loss:.4f}, mean response {mean_y:.4f}, "
+        f"mean prediction {mean_p:.4f}"
+    )
 
 
 def _hyperparameter_table(posterior: Posterior, ci_prob: float) -> pd.DataFrame:

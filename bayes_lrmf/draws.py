@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def rows_and_columns(
     rows[:, :, n_core:] = 1.0
     n_fields = core.shape[1] - ("intercept" in values)
     sd, kappa, scale = _field_parameters(design, spec, values, n_fields)
-    noise = np.zeros((), np.float32)
+    noise: Any = 0.0
     for nodes, edges in _levels(design):
         child, parent, strength = (part[edges] for part in design.parents())
         at = np.full(n_models, -1)
@@ -55,7 +56,8 @@ def rows_and_columns(
         total = np.bincount(at[child], strength, minlength=len(nodes))
         pull = np.zeros((n_draws, n_fields, len(nodes)), np.float32)
         weighted = rows[:, :n_fields, parent] * strength.astype(np.float32)
-        np.add.at(pull, (..., at[child]), weighted)
+        where: Any = (..., at[child])
+        np.add.at(pull, where, weighted)
         closeness = total + kappa[:, None]
         if not posterior.is_point:
             noise = rng.standard_normal(pull.shape, dtype=np.float32)

@@ -207,7 +207,8 @@ def _add(x: Array, index: np.ndarray, value: Array) -> Array:
     if isinstance(x, np.ndarray):
         shape = np.broadcast_shapes(x.shape[:-1], value.shape[:-1])
         out = np.broadcast_to(x, (*shape, x.shape[-1])).copy()
-        np.add.at(out, (..., index), value)
+        where: Any = (..., index)
+        np.add.at(out, where, value)
         return out
     shape = jnp.broadcast_shapes(x.shape[:-1], value.shape[:-1])
     return jnp.broadcast_to(x, (*shape, x.shape[-1])).at[..., index].add(value)

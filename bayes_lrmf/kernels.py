@@ -47,9 +47,7 @@ def _log_gamma_parts(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return value, slope
 
 
-def beta_binomial(
-    psi: jax.Array, successes: jax.Array, trials: jax.Array, concentration: jax.Array
-) -> jax.Array:
+def beta_binomial(psi: Any, successes: Any, trials: Any, concentration: Any) -> jax.Array:
     """Return Beta-Binomial log-likelihoods without the binomial coefficient.
 
     Parameters

@@ -337,9 +337,9 @@ def _lineage_of(table: Table, aliases: Mapping[str, str]) -> Lineage:
     code, nodes = pd.factorize(np.concatenate([edges["child"], edges["parent"]]))
     child, parent = code[: len(edges)].astype(np.int32), code[len(edges) :].astype(np.int32)
     _note_case(nodes, notes)
-    given = edges["weight"].to_numpy()
+    stated = edges["weight"].to_numpy()
     # A child whose parents carry some weights but not all is a mistake, not a default.
-    n_given = np.bincount(child, ~np.isnan(given), minlength=len(nodes))
+    n_given = np.bincount(child, ~np.isnan(stated), minlength=len(nodes))
     partly = (n_given > 0) & (n_given < np.bincount(child, minlength=len(nodes)))
     if partly.any():
         name = nodes[int(partly.argmax())]
@@ -348,7 +348,7 @@ def _lineage_of(table: Table, aliases: Mapping[str, str]) -> Lineage:
             where=table.name,
             fix="give all or none",
         )
-    weights = _normalised(child, np.where(np.isnan(given), 1.0, given), len(nodes))
+    weights = _normalised(child, np.where(np.isnan(stated), 1.0, stated), len(nodes))
     relation = edges["relation"].to_numpy(object)
     lineage = Lineage(np.asarray(nodes, object), child, parent, relation, weights, tuple(notes))
     _refuse_cycles(lineage, table.name)

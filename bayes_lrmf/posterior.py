@@ -483,7 +483,7 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
     graph = LaplacianGraph(core.adjacency(core.strengths(strengths)))
     item_graph = None
     if "item_graph" in tree:
-        g = tree["item_graph"]
+        g = tree["item_graph"].to_dataset()
         n = responses.n_items
         upper = sp.coo_array((g["weight"].values, (g["row"].values, g["col"].values)), shape=(n, n))
         item_graph = LaplacianGraph(upper + upper.T)
@@ -500,7 +500,7 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
         method=tree.attrs["method"],
         converged=bool(tree.attrs["converged"]),
         message=tree.attrs["message"],
-        trace=tree["record"]["trace"].values,
+        trace=tree["record"].to_dataset()["trace"].to_numpy(),
         sample_stats=stats,
     )
     seed = int(tree.attrs["seed"])

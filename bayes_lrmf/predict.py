@@ -109,8 +109,8 @@ def _blocks(chosen: np.ndarray, per_model: int) -> Iterator[slice]:
 def _cells(posterior: Posterior, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return successes and trials observed, float32 (n_chosen, n_items)."""
     responses = posterior.design.responses
-    successes = np.zeros((len(chosen), responses.n_items), np.float32)
-    trials = np.zeros_like(successes)
+    successes: np.ndarray = np.zeros((len(chosen), responses.n_items), np.float32)
+    trials: np.ndarray = np.zeros_like(successes)
     inside = np.flatnonzero(chosen < responses.n_models)
     if responses.dense is not None:
         values = responses.dense[chosen[inside]]
@@ -172,7 +172,7 @@ def score_draws(
     chosen, rows, cols, values, rng = _prepared(posterior, models, key, n_draws)
     n_drawn = len(rows)
     of_item = design.benchmark_index
-    overlap = np.zeros((n_drawn, design.n_items), np.float32)
+    overlap: np.ndarray = np.zeros((n_drawn, design.n_items), np.float32)
     if "concentration" in values:
         overlap = (1 / (1 + np.asarray(values["concentration"], np.float32)))[:, of_item]
     full = design.items["trials"].to_numpy(np.float32)
@@ -183,11 +183,12 @@ def score_draws(
         items = np.flatnonzero(of_item == b)
         columns, correlation = cols[:, :, items], overlap[:, items]
         for block in _blocks(chosen, n_drawn * len(items)):
-            successes, trials = (part[:, items] for part in _cells(posterior, chosen[block]))
+            cells = _cells(posterior, chosen[block])
+            successes, trials = cells[0][:, items], cells[1][:, items]
             left = np.maximum(full[items] - trials, 0)
             mean, variance = _moments(rows[:, :, block], columns, left, correlation)
             n_left, seen = left.sum(1), successes.sum(1)
-            drawn = np.asarray(mean)
+            drawn: np.ndarray = np.asarray(mean)
             if not posterior.is_point:
                 drawn = _bounded_counts(drawn, np.asarray(variance), n_left, rng)
             total = n_left + trials.sum(1)

@@ -59,10 +59,13 @@ def simulated_lineage(
             edges.append((child, first, relation, 1.0))
         tickets += [first, child]
     names = np.array([f"sim/{'base' if i < n_roots else 'model'}-{i}" for i in range(n_models)])
-    child, parent = (np.array([e[at] for e in edges], np.int32) for at in (0, 1))
-    relation = np.array([e[2] for e in edges], dtype=object)
+    children, parents, relations, weights = zip(*edges, strict=True)
     return Lineage(
-        names.astype(object), child, parent, relation, np.array([e[3] for e in edges], float)
+        names.astype(object),
+        np.array(children, np.int32),
+        np.array(parents, np.int32),
+        np.array(relations, dtype=object),
+        np.array(weights, float),
     )
 
 

@@ -75,8 +75,9 @@ class Spec:
     item_prior : {"independent", "laplacian"}
         Prior of item loadings; "laplacian" needs an item-similarity graph.
     ability, benchmark_effects, intercept, loading_mean : bool
-        Whether a_u, c_u,benchmark, b_i and a mean loading by benchmark are in the model. Benchmark effects apply to benchmarks
-        of two items and more: for a single item they cannot be told from over-dispersion.
+        Whether a_u, c_u,benchmark, b_i and a mean loading by benchmark are in the model.
+        Benchmark effects apply to benchmarks of two items and more: for a single item they cannot
+        be told from over-dispersion.
     relation_strength : mapping
         Weight of a Laplacian edge by relation.
     kappa, factor_sd, ability_sd, benchmark_sd, loading_mean_sd, intercept_mean_sd, intercept_sd,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from bayes_lrmf.spec import Spec
 
 __all__ = ["fit_map", "fit_method", "fit_nuts", "fit_svi"]
 
-_FITS = {"map": fit_map, "svi": fit_svi, "nuts": fit_nuts}
+_FITS: dict[str, Callable[..., Posterior]] = {"map": fit_map, "svi": fit_svi, "nuts": fit_nuts}
 
 
 def fit_method(
@@ -31,5 +32,5 @@ def fit_method(
 ) -> Posterior:
     """Fit by the method of this name; `seed`, where given, goes into the provenance."""
     one_of(method, _FITS, name="method")
-    posterior: Posterior = _FITS[method](design, spec, key=key, **options)
+    posterior = _FITS[method](design, spec, key=key, **options)
     return dataclasses.replace(posterior, seed=seed)

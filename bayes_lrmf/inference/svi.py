@@ -1,4 +1,4 @@
-"""Stochastic variational inference with NumPyro: Gaussian along the lineage, started at the mode."""
+"""Stochastic variational inference with NumPyro: Gaussian along the lineage, from the mode."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_mode_equals_an_independent_optimisers(small):
 
 def test_bayesian_program_at_fixed_hyperparameters_has_the_same_mode(small):
     design, paper, _ = small
-    # tau (L + kappa I) / 2 per column is lambda_M L + lambda_2 I, and x ~ N(0, 1) is a ridge of 1/2.
+    # tau (L + kappa I) / 2 is lambda_M L + lambda_2 I, and x ~ N(0, 1) is a ridge of 1/2.
     ridge = Penalty(models=1.5, items=0.0, ridge=0.5)
     point = dataclasses.replace(paper, penalty=ridge, item_prior="independent")
     # The paper's adjacency is 0/1: equal parents have that in the Bayesian program as well.

@@ -77,7 +77,7 @@ def test_jacobian_is_that_of_the_map_without_rotation():
 
 
 def test_a_penalty_is_refused(key):
-    spec, data, design = _problem(1, 0)
+    _, _, design = _problem(1, 0)
     with pytest.raises(InputError, match="point estimate"):
         fit_nuts(design, read_spec("paper"), key=key)
 
@@ -143,6 +143,6 @@ def test_intervals_of_cell_probabilities_hold_the_truth():
         inside.append(
             ((both["lower"] <= both["probability"]) & (both["probability"] <= both["upper"])).mean()
         )
-    print(f"90 % intervals of cell probabilities cover {np.mean(inside):.3f} over {n_judged} sets")
+    print(f"90 % intervals of cell probabilities cover {np.mean(inside):.3f} over {n_judged} sets")  # noqa: T201 (the figure itself)
     assert n_judged >= 20
     assert 0.87 <= np.mean(inside) <= 0.93
