@@ -83,7 +83,7 @@ def curvature_scales(
     The evidence of a cell is its number of trials times 0.2, the typical p (1 - p), divided by the
     over-dispersion of counts; the prior adds its own precision.
     """
-    by_model, by_item = _evidence(design, hyper)
+    by_model, by_item = evidence(design, hyper)
     sd = float(hyper.get("factor_sd", 0.5))
     if spec.penalty is not None:
         degree_m = design.graph.degree * 2 * spec.penalty.models
@@ -116,7 +116,7 @@ def curvature_scales(
     return {name: np.broadcast_to(scales[name], shape).copy() for name, shape in shapes.items()}
 
 
-def _evidence(design: Design, hyper: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def evidence(design: Design, hyper: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     cells = design.responses.to_cells()
     trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials.astype(float)
     if "concentration" in hyper:

@@ -1,4 +1,4 @@
-"""The No-U-Turn sampler with NumPyro, in coordinates fixed for rotation and shift."""
+"""The No-U-Turn sampler with NumPyro, in coordinates free of the ridges of factor models."""
 
 from __future__ import annotations
 
@@ -9,119 +9,195 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from numpyro.infer import MCMC, NUTS
 
 from bayes_lrmf.checks import InputError, whole_number
 from bayes_lrmf.design import Design
-from bayes_lrmf.inference.map import curvature_scales, fit_map, objective
+from bayes_lrmf.elimination import Factor
+from bayes_lrmf.inference.map import curvature_scales, evidence, objective
+from bayes_lrmf.inference.svi import fit_svi
 from bayes_lrmf.posterior import DrawsState, FitRecord, Posterior, diagnose_draws
 from bayes_lrmf.program import hyperparameters
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.spec import Spec
 
-__all__ = ["RotationFixed", "fit_nuts"]
+__all__ = ["FixedGauge", "fit_nuts"]
 
 _CHUNK = 50
 _MOST_STORED = 200_000_000
 
 
-class RotationFixed:
+class FixedGauge:
     r"""Coordinates in which the posterior of a factor model is nearly round.
 
-    psi = m_u . x_i does not change when factors and loadings turn together, nor when the mean of
-    the factors moves into the intercepts: long curved ridges that a sampler has to walk. Here
+    psi = m_u . x_i + b_i does not change when factors and loadings turn together, and hardly cares
+    for any other linear change of factors that the loadings undo, or for a shift that the
+    intercepts undo: long curved ridges, along which only the priors speak. Around a reference
+    point (X0, M0, b0), here
 
-    - the loadings of K anchor items are lower triangular with a positive diagonal; integrating
-      the rotation out leaves the factor :math:`\prod_j L_{jj}^{K-j}` (the Jacobian of the LQ
-      decomposition), so psi and every hyper-parameter keep their posterior exactly;
-    - intercepts are taken at the average evaluated model, a shift with unit Jacobian;
-    - factors are in units of their average posterior covariance given the loadings, and a
-      Householder reflection makes the mean over evaluated models a coordinate of its own.
+    - the rotation is fixed by :math:`X S^{-2} X_0'` being symmetric, a linear condition, with S
+      the scale of each item's loadings. Integrating the rotation out leaves the factor
+      :math:`\prod_{i<j}(s_i + s_j)` of the eigenvalues of that matrix, so psi and every
+      hyper-parameter keep their posterior exactly;
+    - factors are ``M = A (M0 + U z) + c``: A and c are the regression that best restores psi of
+      the reference from the loadings and intercepts at hand, U the square root of the Gaussian
+      conditional of the factors at the reference, along the lineage. So loadings move without
+      dragging every factor along;
+    - the directions of intercepts that a shift of all factors undoes are as long as the prior of
+      the mean factor allows;
+    - the scale of the field is that of its steps along edges, which the data know well, not its
+      marginal standard deviation; loadings are in inverse units of it, so that it moves freely.
+
+    Coordinates of the loadings along the rotation are given a standard normal of their own.
 
     Parameters
     ----------
     design, spec : Design, Spec
-    mode : mapping
-        Values of all sites, from which anchors and units are taken.
+    reference : mapping
+        Values of all sites, such as the mean of a fit by SVI.
     """
 
-    def __init__(self, design: Design, spec: Spec, mode: dict[str, np.ndarray]) -> None:
-        self.design, self.spec, k = design, spec, spec.rank
-        hyper = {name: mode[name] for name in hyperparameters(design, spec)}
-        self.learned = [n for n, (p, _) in hyperparameters(design, spec).items() if p.learned]
-        self.fixed = {n: jnp.asarray(v) for n, v in hyper.items() if n not in self.learned}
-        values = {name: v for name, v in mode.items() if name not in hyper}
-        loading = values["loading"]
-        self.anchors = scipy.linalg.qr(loading, pivoting=True)[2][:k]
-        turn, upper = np.linalg.qr(loading[:, self.anchors])
-        turn = turn * np.sign(np.diag(upper))
-        for name in {"loading", "factor", "loading_mean"} & set(values):
-            values[name] = turn.T @ values[name]
-        self.rest = np.setdiff1d(np.arange(design.n_items), self.anchors)
-        self.below = np.tril_indices(k, -1)
-        self.mode, self.scale = values, curvature_scales(design, spec, hyper, values)
-        evidence = self.scale["loading"].mean(0) ** -2.0 - 1.0
-        square = (values["loading"] * evidence) @ values["loading"].T
-        square = square / max(np.trace(square), 1e-12) * k
-        self.unit = np.linalg.inv(np.linalg.cholesky(square + 0.02 * np.eye(k))).T
-        self.unit /= np.sqrt(np.mean(self.unit**2) * k)
-        reflect = np.zeros(design.n_core)
-        reflect[: design.n_evaluated] = -1 / np.sqrt(design.n_evaluated)
-        reflect[0] += 1.0
-        norm = np.linalg.norm(reflect)
-        self.reflect = reflect / norm if norm > 0 else reflect
+    def __init__(self, design: Design, spec: Spec, reference: dict[str, np.ndarray]) -> None:
+        self.design, self.spec = design, spec
+        used = hyperparameters(design, spec)
+        hyper = {name: np.asarray(reference[name], float) for name in used}
+        self.learned = [n for n, (p, _) in used.items() if p.learned]
+        self.hyper = hyper
+        ref = {n: np.asarray(v, float) for n, v in reference.items() if n not in hyper}
+        left, size, right = np.linalg.svd(ref["loading"], full_matrices=False)
+        # Directions that the reference lacks need some length to be told apart.
+        size = np.maximum(size, 0.1 * np.sqrt(design.n_items))
+        ref["loading"] = (left * size) @ right
+        self.ref = ref
+        self.scale = curvature_scales(design, spec, hyper, ref)
+        by_model, by_item = evidence(design, hyper)
+        self.item_evidence = by_item / design.n_evaluated
+        share = np.zeros(design.n_core)
+        share[: design.n_evaluated] = by_model / by_model.mean()
+        strength, self.axes = np.linalg.eigh(
+            (ref["loading"] * self.item_evidence) @ ref["loading"].T
+        )
+        self.step = float(self._step(hyper["factor_sd"], hyper.get("kappa")))
+        self.ridge = self.step**-2.0 * np.eye(spec.rank)
+        self.units = {"factor": self._unit(strength[:, None] * share, self.step)}
+        if "ability_unit" in ref:
+            evident = self.item_evidence.sum() * hyper["ability_sd"] ** 2
+            self.units["ability_unit"] = self._unit(evident * share, 1.0)
+        if "effect_unit" in ref:
+            within = np.bincount(design.benchmark_index, self.item_evidence)
+            evident = within[design.effect_benchmarks, None] * hyper["benchmark_sd"] ** 2
+            self.units["effect_unit"] = self._unit(evident * share, 1.0)
+        self.tangent = self._tangent()
+        if "intercept" in ref:
+            self.common, self.stretch = self._common_shift()
 
-    def _reflected(self, x: Any) -> Any:
-        return x - 2 * (x @ self.reflect)[..., None] * self.reflect
+    def _log_scale(self, kappa: Any) -> Any:
+        """Return half the log ratio of the field's variance to that of a step along an edge."""
+        return 0.0 if kappa is None else self.design.graph.log_determinant_and_scale(kappa)[1] / 2
 
-    def _mean_row(self, values: dict[str, Any]) -> Any:
-        return values["factor"][:, : self.design.n_evaluated].mean(1)
+    def _step(self, sd: Any, kappa: Any) -> Any:
+        return sd * jnp.exp(-self._log_scale(kappa))
+
+    def _unit(self, evident: np.ndarray, step: float) -> Factor:
+        """Return the factor of the precision of fields with such evidence at their nodes."""
+        graph, kappa = self.design.graph, self.hyper.get("kappa", np.float64(1.0))
+        diagonal = evident + (graph.degree + kappa) / step**2
+        off = np.broadcast_to(
+            graph.off_diagonal / step**2, (*diagonal.shape[:-1], len(graph.off_diagonal))
+        )
+        return graph.elimination.factor(diagonal, off)
+
+    def _spread(self, name: str, z: Any) -> Any:
+        factor = Factor(*(jnp.asarray(part) for part in self.units[name]))
+        return self.design.graph.elimination.solve_upper(factor, z)
+
+    def _common_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return directions of intercepts that a shift of all factors undoes, and their stretch.
+
+        A priori the mean of the field has variance ``step^2 / (n kappa)``.
+        """
+        unit = self.scale["intercept"]
+        _, size, rows = np.linalg.svd(self.ref["loading"] / unit, full_matrices=False)
+        common = rows.T
+        kappa = self.hyper.get("kappa", np.float64(1.0))
+        variance = self.step**2 / (self.design.n_core * kappa) * size**2
+        bound = np.mean(self.hyper["intercept_sd"] ** 2 / unit**2)
+        return common, np.sqrt(1 + 1 / (1 / variance + 1 / bound)) - 1
+
+    def _tangent(self) -> np.ndarray:
+        """Return an orthonormal basis of the rotations of the reference, (r, K, n_items)."""
+        white = self.ref["loading"] / self.scale["loading"]
+        first, second = np.triu_indices(self.spec.rank, 1)
+        turned = np.zeros((len(first), *white.shape))
+        at = np.arange(len(first))
+        turned[at, first], turned[at, second] = white[second], -white[first]
+        basis = np.linalg.qr(turned.reshape(len(first), white.size).T)[0]
+        return basis.T.reshape(turned.shape)
 
     def start(self) -> dict[str, jax.Array]:
-        """Return the coordinates of the mode."""
-        v, s = self.mode, self.scale
-        # One unit for every node keeps the reflection orthogonal.
-        self.row_unit = float(np.median(s["factor"][0, : self.design.n_evaluated]))
-        z: dict[str, Any] = {
-            "factor": self._reflected(np.linalg.solve(self.unit, v["factor"]) / self.row_unit),
-            "diagonal": np.log(np.diag(v["loading"][:, self.anchors])),
-            "below": v["loading"][:, self.anchors].T[self.below],
-            "loading": v["loading"][:, self.rest] / s["loading"][:, self.rest],
-        }
-        for name in ("loading_mean", "intercept_mean", "ability_unit", "effect_unit"):
-            if name in v:
-                z[name] = v[name] / s[name]
-        if "intercept" in v:
-            z["intercept"] = (v["intercept"] + self._mean_row(v) @ v["loading"]) / s["intercept"]
-        medians = hyperparameters(self.design, self.spec)
-        for name in self.learned:
-            z[name] = np.full(medians[name][1], np.log(medians[name][0].median))
-        return {name: jnp.asarray(x, float) for name, x in z.items()}
+        """Return the coordinates of the reference."""
+        zero = {n: jnp.zeros(v.shape) for n, v in self.ref.items()}
+        return zero | {n: jnp.zeros(self.hyper[n].shape) for n in self.learned}
 
     def values(self, z: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-        """Return the sites of the program at coordinates `z`, and the log Jacobian."""
-        k = self.spec.rank
-        diagonal = jnp.exp(z["diagonal"])
-        corner = jnp.zeros((k, k)).at[jnp.arange(k), jnp.arange(k)].set(diagonal)
-        corner = corner.at[self.below].set(z["below"])
-        loading = jnp.zeros((k, self.design.n_items))
-        loading = loading.at[:, self.anchors].set(corner.T)
-        loading = loading.at[:, self.rest].set(z["loading"] * self.scale["loading"][:, self.rest])
-        values = dict(self.fixed)
-        values["loading"] = loading
-        values["factor"] = self.unit @ self._reflected(z["factor"]) * self.row_unit
-        for name in ("loading_mean", "intercept_mean", "ability_unit", "effect_unit"):
-            if name in z:
-                values[name] = z[name] * self.scale[name]
-        if "intercept" in z:
-            shift = self._mean_row(values) @ loading
-            values["intercept"] = z["intercept"] * self.scale["intercept"] - shift
-        jacobian = ((k - jnp.arange(k)) * z["diagonal"]).sum()
+        """Return the sites of the program at coordinates `z`, and the log Jacobian.
+
+        The Jacobian includes the density of the coordinates along the rotation.
+        """
+        ref, scale, weight = self.ref, self.scale, self.item_evidence
+        values: dict[str, Any] = {n: jnp.asarray(v) for n, v in self.hyper.items()}
         for name in self.learned:
-            values[name] = jnp.exp(z[name])
-            jacobian = jacobian + z[name].sum()
-        return values, jacobian
+            values[name] = values[name] * jnp.exp(z[name])
+        widen = self._log_scale(values.get("kappa")) - self._log_scale(self.hyper.get("kappa"))
+        if "factor_sd" in self.learned:
+            values["factor_sd"] = values["factor_sd"] * jnp.exp(widen)
+        log_narrow = jnp.log(self.step / self._step(values["factor_sd"], values.get("kappa")))
+        along = jnp.tensordot(self.tangent, z["loading"], 2)
+        across = z["loading"] - jnp.tensordot(along, self.tangent, 1)
+        loading = ref["loading"] + scale["loading"] * across
+        jacobian = self._orbit(loading) - 0.5 * (along**2).sum()
+        values["loading"] = loading = loading * jnp.exp(log_narrow)
+        n_scaled = loading.size
+        if "loading_mean" in ref:
+            mean = ref["loading_mean"] + scale["loading_mean"] * z["loading_mean"]
+            values["loading_mean"] = mean * jnp.exp(log_narrow)
+            n_scaled += mean.size
+        jacobian = jacobian + n_scaled * log_narrow
+        square = (loading * weight) @ loading.T + self.ridge
+        restore = jnp.linalg.solve(square, (loading * weight) @ ref["loading"].T + self.ridge)
+        values["factor"] = restore @ (
+            ref["factor"] + self.axes @ self._spread("factor", z["factor"])
+        )
+        jacobian = jacobian + self.design.n_core * jnp.linalg.slogdet(restore)[1]
+        if "intercept" in ref:
+            centre = ref["factor"][:, : self.design.n_evaluated].mean(1)
+            coherent = (self.stretch * (z["intercept"] @ self.common)) @ self.common.T
+            shift = scale["intercept"] * (z["intercept"] + coherent)
+            shift = shift + centre @ (ref["loading"] - restore.T @ loading)
+            values["intercept"] = ref["intercept"] + shift
+            offset = jnp.linalg.solve(square, (loading * weight) @ shift)
+            values["factor"] = values["factor"] - offset[:, None]
+            mean = ref["intercept_mean"] + scale["intercept_mean"] * z["intercept_mean"]
+            values["intercept_mean"] = mean
+        for unit, sd in (("ability_unit", "ability_sd"), ("effect_unit", "benchmark_sd")):
+            if unit in ref:
+                values[unit] = (ref[unit] + self._spread(unit, z[unit])) * jnp.exp(widen)
+                jacobian = jacobian + ref[unit].size * widen
+                if sd in self.learned:
+                    values[sd] = values[sd] * jnp.exp(-widen)
+        return values, jacobian + sum(jnp.log(values[n]).sum() for n in self.learned)
+
+    def _orbit(self, loading: Any) -> Any:
+        """Return the log volume of the orbit of rotations through `loading`."""
+        if self.spec.rank == 1:
+            return 0.0
+        square = (loading / self.scale["loading"] ** 2) @ self.ref["loading"].T
+        same = np.eye(self.spec.rank)
+        first, second = np.triu_indices(self.spec.rank, 1)
+        i, j, k, m = first[:, None], second[:, None], first[None], second[None]
+        matrix = square[i, k] * same[j, m] - square[i, m] * same[j, k]
+        matrix = matrix - square[j, k] * same[i, m] + square[j, m] * same[i, k]
+        return jnp.linalg.slogdet(matrix)[1]
 
     def potential(self, z: dict[str, Any]) -> Any:
         """Return the negative log density of the coordinates."""
@@ -144,7 +220,7 @@ def fit_nuts(
     """Sample the posterior with NumPyro's NUTS.
 
     Chains run in parallel where JAX was given as many host devices, otherwise vectorised. They
-    start at the mode, jittered. The arithmetic is float64.
+    start at the mean of a fit by SVI, jittered. The arithmetic is float64.
 
     Parameters
     ----------
@@ -175,11 +251,11 @@ def fit_nuts(
     num_warmup = whole_number(num_warmup, name="num_warmup")
     progress = progress or Progress("nuts", enabled=False)
     started = time.perf_counter()
-    map_key, jitter_key, run_key = jax.random.split(key, 3)
-    mode = fit_map(design, spec, key=map_key, precision="float64", tolerance=1e-6)
+    svi_key, jitter_key, run_key = jax.random.split(key, 3)
+    reference = centre(fit_svi(design, spec, key=svi_key, progress=progress))
     with jax.enable_x64(True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There are not enough devices")
-        coordinates = RotationFixed(design, spec, dict(mode.state.values))
+        coordinates = FixedGauge(design, spec, reference)
         start = coordinates.start()
         first = {
             name: x
@@ -231,6 +307,20 @@ def fit_nuts(
         "nuts", converged, message, sample_stats=sample_stats, seconds=record.seconds
     )
     return Posterior(design, spec, posterior.state, record)
+
+
+def centre(gaussian: Posterior) -> dict[str, np.ndarray]:
+    """Return the values of all sites at the centre of a Gaussian posterior."""
+    state, design, spec = gaussian.state, gaussian.design, gaussian.spec
+    positive_sites = hyperparameters(design, spec)
+    out = {}
+    for name, value in state.values.items():
+        if name.endswith("_loc"):
+            site = name[: -len("_loc")]
+            out[site] = np.exp(value) if site in positive_sites else value
+        elif not name.endswith(("_scale", "_coupling")):
+            out[name] = value
+    return out
 
 
 _STAT_NAMES = {
