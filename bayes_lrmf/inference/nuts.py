@@ -43,8 +43,8 @@ class FixedGauge:
       the reference from the loadings and intercepts at hand, U the square root of the Gaussian
       conditional of the factors at the reference, along the lineage. So loadings move without
       dragging every factor along;
-    - the directions of intercepts that a shift of all factors undoes are as long as the prior of
-      the mean factor allows;
+    - the directions of loadings and intercepts that a change of all factors undoes are as long as
+      the prior of the factors lets them be;
     - the scale of the field is that of its steps along edges, which the data know well, not its
       marginal standard deviation; loadings are in inverse units of it, so that it moves freely.
 
@@ -88,8 +88,9 @@ class FixedGauge:
             evident = within[design.effect_benchmarks, None] * hyper["benchmark_sd"] ** 2
             self.units["effect_unit"] = self._unit(evident * share, 1.0)
         self.tangent = self._tangent()
+        self.coherent = {"loading": self._sheared_loadings()}
         if "intercept" in ref:
-            self.common, self.stretch = self._common_shift()
+            self.coherent["intercept"] = self._shifted_intercepts()
 
     def _log_scale(self, kappa: Any) -> Any:
         """Return half the log ratio of the field's variance to that of a step along an edge."""
@@ -111,19 +112,6 @@ class FixedGauge:
         factor = Factor(*(jnp.asarray(part) for part in self.units[name]))
         return self.design.graph.elimination.solve_upper(factor, z)
 
-    def _common_shift(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return directions of intercepts that a shift of all factors undoes, and their stretch.
-
-        A priori the mean of the field has variance ``step^2 / (n kappa)``.
-        """
-        unit = self.scale["intercept"]
-        _, size, rows = np.linalg.svd(self.ref["loading"] / unit, full_matrices=False)
-        common = rows.T
-        kappa = self.hyper.get("kappa", np.float64(1.0))
-        variance = self.step**2 / (self.design.n_core * kappa) * size**2
-        bound = np.mean(self.hyper["intercept_sd"] ** 2 / unit**2)
-        return common, np.sqrt(1 + 1 / (1 / variance + 1 / bound)) - 1
-
     def _tangent(self) -> np.ndarray:
         """Return an orthonormal basis of the rotations of the reference, (r, K, n_items)."""
         white = self.ref["loading"] / self.scale["loading"]
@@ -133,6 +121,38 @@ class FixedGauge:
         turned[at, first], turned[at, second] = white[second], -white[first]
         basis = np.linalg.qr(turned.reshape(len(first), white.size).T)[0]
         return basis.T.reshape(turned.shape)
+
+    def _sheared_loadings(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return directions of loadings that a linear change of factors undoes, and their stretch.
+
+        A field over n nodes knows a symmetric change of its K columns to a variance of 1 / (2 n).
+        """
+        white = self.ref["loading"] / self.scale["loading"]
+        first, second = np.triu_indices(self.spec.rank)
+        symmetric = np.zeros((len(first), self.spec.rank, self.spec.rank))
+        at = np.arange(len(first))
+        symmetric[at, first, second] = symmetric[at, second, first] = np.sqrt(0.5)
+        symmetric[first == second] *= np.sqrt(2)
+        moved = (symmetric @ white).reshape(len(first), -1)
+        turn = self.tangent.reshape(len(self.tangent), white.size)
+        _, size, rows = np.linalg.svd(moved - moved @ turn.T @ turn, full_matrices=False)
+        return rows, np.sqrt(1 + size**2 / (2 * self.design.n_core)) - 1
+
+    def _shifted_intercepts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return directions of intercepts that a shift of all factors undoes, and their stretch.
+
+        A priori the mean of the field has variance ``step^2 / (n kappa)``.
+        """
+        unit = self.scale["intercept"]
+        _, size, rows = np.linalg.svd(self.ref["loading"] / unit, full_matrices=False)
+        kappa = self.hyper.get("kappa", np.float64(1.0))
+        variance = self.step**2 / (self.design.n_core * kappa) * size**2
+        bound = np.mean(self.hyper["intercept_sd"] ** 2 / unit**2)
+        return rows, np.sqrt(1 + 1 / (1 / variance + 1 / bound)) - 1
+
+    def _stretched(self, name: str, z: Any) -> Any:
+        rows, stretch = self.coherent[name]
+        return z + (stretch * (rows @ z.ravel()) @ rows).reshape(z.shape)
 
     def start(self) -> dict[str, jax.Array]:
         """Return the coordinates of the reference."""
@@ -154,7 +174,7 @@ class FixedGauge:
         log_narrow = jnp.log(self.step / self._step(values["factor_sd"], values.get("kappa")))
         along = jnp.tensordot(self.tangent, z["loading"], 2)
         across = z["loading"] - jnp.tensordot(along, self.tangent, 1)
-        loading = ref["loading"] + scale["loading"] * across
+        loading = ref["loading"] + scale["loading"] * self._stretched("loading", across)
         jacobian = self._orbit(loading) - 0.5 * (along**2).sum()
         values["loading"] = loading = loading * jnp.exp(log_narrow)
         n_scaled = loading.size
@@ -171,8 +191,7 @@ class FixedGauge:
         jacobian = jacobian + self.design.n_core * jnp.linalg.slogdet(restore)[1]
         if "intercept" in ref:
             centre = ref["factor"][:, : self.design.n_evaluated].mean(1)
-            coherent = (self.stretch * (z["intercept"] @ self.common)) @ self.common.T
-            shift = scale["intercept"] * (z["intercept"] + coherent)
+            shift = scale["intercept"] * self._stretched("intercept", z["intercept"])
             shift = shift + centre @ (ref["loading"] - restore.T @ loading)
             values["intercept"] = ref["intercept"] + shift
             offset = jnp.linalg.solve(square, (loading * weight) @ shift)
