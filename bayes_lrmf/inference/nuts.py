@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import NUTS
 
 from bayes_lrmf.checks import InputError, whole_number
 from bayes_lrmf.design import Design
@@ -24,6 +24,12 @@ from bayes_lrmf.spec import Spec
 __all__ = ["FixedGauge", "fit_nuts"]
 
 _CHUNK = 50
+_STATS = {
+    "diverging": "diverging",
+    "num_steps": "n_steps",
+    "accept_prob": "acceptance_rate",
+    "energy": "energy",
+}
 _MOST_STORED = 200_000_000
 
 
@@ -272,50 +278,32 @@ def fit_nuts(
     started = time.perf_counter()
     svi_key, jitter_key, run_key = jax.random.split(key, 3)
     reference = centre(fit_svi(design, spec, key=svi_key, progress=progress))
-    with jax.enable_x64(True), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There are not enough devices")
+    with jax.enable_x64(True):
         coordinates = FixedGauge(design, spec, reference)
-        start = coordinates.start()
+        kernel = NUTS(
+            potential_fn=coordinates.potential,
+            max_tree_depth=max_tree_depth,
+            target_accept_prob=target_accept,
+        )
         first = {
             name: x
             + 0.1 * jax.random.normal(jax.random.fold_in(jitter_key, i), (num_chains, *x.shape))
-            for i, (name, x) in enumerate(start.items())
+            for i, (name, x) in enumerate(coordinates.start().items())
         }
-        parallel = jax.local_device_count() >= num_chains
-        sampler = MCMC(
-            NUTS(
-                potential_fn=coordinates.potential,
-                max_tree_depth=max_tree_depth,
-                target_accept_prob=target_accept,
-            ),
-            num_warmup=num_warmup,
-            num_samples=min(_CHUNK, num_samples),
-            num_chains=num_chains,
-            chain_method="parallel" if parallel else "vectorized",
-            progress_bar=False,
-        )
-        if num_chains == 1:
-            first = {name: x[0] for name, x in first.items()}
-        progress.say(f"nuts: warming up, {num_warmup:,} iterations of {num_chains} chains")
-        fields = ("diverging", "num_steps", "accept_prob", "energy")
-        sampler.warmup(run_key, init_params=first, extra_fields=fields)
+        chunks = _chains(kernel, first, run_key, num_warmup=num_warmup, num_samples=num_samples)
         to_values = jax.jit(jax.vmap(jax.vmap(lambda z: coordinates.values(z)[0])))
         kept: list[dict[str, np.ndarray]] = []
         stats: list[dict[str, np.ndarray]] = []
-        done = 0
-        while done < num_samples:
-            sampler.run(sampler.post_warmup_state.rng_key, extra_fields=fields)
-            sampler.post_warmup_state = sampler.last_state
-            part = to_values(sampler.get_samples(group_by_chain=True))
-            kept.append({name: np.asarray(v, np.float32) for name, v in part.items()})
-            extra = sampler.get_extra_fields(group_by_chain=True)
-            stats.append({name: np.asarray(v) for name, v in extra.items()})
-            done += part["factor"].shape[1]
-            progress.update(done, steps=float(np.mean(stats[-1]["num_steps"])))
-    draws = {n: np.concatenate([p[n] for p in kept], axis=1)[:, :num_samples] for n in kept[0]}
+        for done, z, stat in chunks:
+            steps = float(np.mean(stat["num_steps"]))
+            stage = "warm-up" if done <= num_warmup else "draws"
+            progress.update(done, of=f"{num_warmup + num_samples:,}", stage=stage, steps=steps)
+            if done > num_warmup:
+                kept.append({n: np.asarray(v, np.float32) for n, v in to_values(z).items()})
+                stats.append({n: np.asarray(v) for n, v in stat.items()})
+    draws = {n: np.concatenate([p[n] for p in kept], axis=1) for n in kept[0]}
     sample_stats = {
-        _STAT_NAMES[n]: np.concatenate([s[n] for s in stats], axis=1)[:, :num_samples]
-        for n in fields
+        name: np.concatenate([s[field] for s in stats], axis=1) for field, name in _STATS.items()
     }
     record = FitRecord(
         "nuts", True, "", sample_stats=sample_stats, seconds=time.perf_counter() - started
@@ -326,6 +314,38 @@ def fit_nuts(
         "nuts", converged, message, sample_stats=sample_stats, seconds=record.seconds
     )
     return Posterior(design, spec, posterior.state, record)
+
+
+def _chains(
+    kernel: NUTS, first: Any, key: jax.Array, *, num_warmup: int, num_samples: int
+) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+    """Yield the iterations done, the positions and the statistics of chunk after chunk.
+
+    The same compiled step serves warm-up and sampling, so that both can report and be interrupted.
+    """
+    num_chains = len(next(iter(first.values())))
+    keys = jax.random.split(key, num_chains)
+
+    def chunk(state: Any, steps: jax.Array) -> Any:
+        def one(state: Any, active: jax.Array) -> Any:
+            state = jax.lax.cond(active, lambda s: kernel.sample(s, (), {}), lambda s: s, state)
+            return state, (state.z, {name: getattr(state, name) for name in _STATS})
+
+        return jax.lax.scan(one, state, steps)
+
+    parallel = 1 < num_chains <= jax.local_device_count()
+    over = jax.pmap if parallel else lambda f, **k: jax.jit(jax.vmap(f, **k))
+    state = over(lambda k, z: kernel.init(k, num_warmup, z, (), {}))(keys, first)
+    run = over(chunk, in_axes=(0, None))
+    done = 0
+    for total in (num_warmup, num_samples):
+        for start in range(0, total, _CHUNK):
+            n_steps = min(_CHUNK, total - start)
+            # Steps of a last, shorter chunk are left out, not compiled anew.
+            state, (z, stats) = run(state, np.arange(_CHUNK) < n_steps)
+            done += n_steps
+            cut = jax.tree.map(lambda x, n=n_steps: np.asarray(x)[:, :n], (z, stats))
+            yield done, *cut
 
 
 def centre(gaussian: Posterior) -> dict[str, np.ndarray]:
@@ -340,11 +360,3 @@ def centre(gaussian: Posterior) -> dict[str, np.ndarray]:
         elif not name.endswith(("_scale", "_coupling")):
             out[name] = value
     return out
-
-
-_STAT_NAMES = {
-    "diverging": "diverging",
-    "num_steps": "n_steps",
-    "accept_prob": "acceptance_rate",
-    "energy": "energy",
-}
