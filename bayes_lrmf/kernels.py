@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -31,6 +31,12 @@ def _log_gamma_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _log_gamma_parts(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    smooth, rising, slope = _stirling(x)
+    return smooth + 0.5 * np.log(2 * np.pi) - jnp.log(rising), slope
+
+
+def _stirling(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return s and r with ``log Gamma(x) = s - log r + log(2 pi) / 2``, and the digamma of x."""
     z = x + 4.0
     inverse = 1 / z
     square = inverse * inverse
@@ -39,12 +45,11 @@ def _log_gamma_parts(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     series = inverse * (
         1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))
     )
-    value = (z - 0.5) * log_z - z + 0.5 * np.log(2 * np.pi) + series - jnp.log(rising)
     tail = square * (
         1 / 12 - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square / 132)))
     )
     slope = log_z - 0.5 * inverse - tail - (2 * x + 3) * (2 * x * x + 6 * x + 2) / rising
-    return value, slope
+    return (z - 0.5) * log_z - z + series, rising, slope
 
 
 def beta_binomial(psi: Any, successes: Any, trials: Any, concentration: Any) -> jax.Array:
@@ -59,10 +64,40 @@ def beta_binomial(psi: Any, successes: Any, trials: Any, concentration: Any) -> 
     concentration : array
         alpha + beta; large values approach the Binomial.
     """
-    alpha, beta = concentration * jax.nn.sigmoid(psi), concentration * jax.nn.sigmoid(-psi)
-    right = log_gamma(successes + alpha) - log_gamma(alpha)
-    wrong = log_gamma(trials - successes + beta) - log_gamma(beta)
-    return right + wrong - log_gamma(trials + concentration) + log_gamma(concentration)
+    psi, concentration = jnp.asarray(psi, float), jnp.asarray(concentration, float)
+    psi, concentration = jnp.broadcast_arrays(psi, concentration)
+    successes, trials = jnp.asarray(successes), jnp.asarray(trials)
+    outcome = _outcome(psi, concentration, successes, trials - successes)
+    return outcome + _total(trials, concentration)
+
+
+def _total(trials: jax.Array, concentration: jax.Array) -> jax.Array:
+    return log_gamma(concentration) - log_gamma(trials + concentration)
+
+
+@jax.custom_jvp
+def _outcome(psi: jax.Array, concentration: jax.Array, right: Any, wrong: Any) -> jax.Array:
+    """Return ``log Gamma(right + a) / Gamma(a) + log Gamma(wrong + b) / Gamma(b)``."""
+    return _outcome_parts(psi, concentration, right, wrong)[0]
+
+
+@_outcome.defjvp
+def _outcome_jvp(primals: Any, tangents: Any) -> Any:
+    value, by_psi, by_concentration = _outcome_parts(*primals)
+    return value, by_psi * tangents[0] + by_concentration * tangents[1]
+
+
+def _outcome_parts(psi: Any, concentration: Any, right: Any, wrong: Any) -> Any:
+    p, q = jax.nn.sigmoid(psi), jax.nn.sigmoid(-psi)
+    alpha, beta = concentration * p, concentration * q
+    (s0, s1, t0, t1), (r0, r1, u0, u1), (d0, d1, e0, e1) = _stirling(
+        jnp.stack([alpha, right + alpha, beta, wrong + beta])
+    )
+    # One logarithm for all four: logarithms are most of the cost.
+    value = (s1 - s0) + (t1 - t0) - jnp.log((r1 / r0) * (u1 / u0))
+    by_right, by_wrong = d1 - d0, e1 - e0
+    by_psi = concentration * p * q * (by_right - by_wrong)
+    return value, by_psi, p * by_right + q * by_wrong
 
 
 def _bernoulli_parts(psi: jax.Array, y: jax.Array, seen: jax.Array) -> tuple[Any, Any]:
@@ -201,7 +236,20 @@ class CountTable:
         """
         psi = rows.T @ cols
         k, n = jnp.asarray(self.successes, psi.dtype), jnp.asarray(self.trials, psi.dtype)
-        return _cell_likelihood(psi, k, n, concentration).sum()
+        if concentration is None:
+            return _cell_likelihood(psi, k, n, None).sum()
+        item, trials, times = self._distinct
+        total = times @ _total(jnp.asarray(trials, psi.dtype), concentration[item])
+        return _outcome(psi, jnp.broadcast_to(concentration, psi.shape), k, n - k).sum() + total
+
+    @cached_property
+    def _distinct(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distinct numbers of trials by item, and how often each occurs."""
+        item = np.broadcast_to(np.arange(self.trials.shape[1]), self.trials.shape)
+        seen = self.trials > 0
+        pairs = np.stack([item[seen], self.trials[seen]])
+        (items, trials), times = np.unique(pairs, axis=1, return_counts=True)
+        return items.astype(np.int32), trials, times.astype(float)
 
     def estimate(
         self, key: jax.Array, rows: jax.Array, cols: jax.Array, concentration: Any, n_batches: int

@@ -46,14 +46,14 @@ GRAPHS = {
     "chain": (12, [(i, i + 1) for i in range(11)]),
     "star": (9, [(8, i) for i in range(8)]),
     "cycle": (9, [(i, (i + 1) % 9) for i in range(9)]),
-    "complete": (7, list(itertools.combinations(range(7), 2))),
+    "complete": (6, list(itertools.combinations(range(6), 2))),
     "bipartite": (8, list(itertools.product(range(3), range(3, 8)))),
     "grid": (
         20,
         [(i, i + 1) for i in range(20) if i % 5 < 4] + [(i, i + 5) for i in range(15)],
     ),
-    **{f"forest {s}": random_forest(30, s) for s in range(3)},
-    **{f"merges {s}": random_dag(25, s) for s in range(3)},
+    **{f"forest {s}": random_forest(24, s) for s in range(3)},
+    **{f"merges {s}": random_dag(14, s) for s in range(3)},
 }
 
 
@@ -93,7 +93,16 @@ def dense_lower(elimination, lower):
 def check_against_dense(graph, library):
     elimination, matrix, rows, cols = problem(graph)
     diagonal, off = entries(elimination, matrix, rows, cols)
-    factor = elimination.factor(library.asarray(diagonal), library.asarray(off))
+    right = np.random.default_rng(1).normal(size=len(matrix))
+
+    def everything(diagonal, off, right):
+        factor = elimination.factor(diagonal, off)
+        x = elimination.solve_upper(factor, right)
+        product = elimination.multiply_upper(factor, right)
+        return factor, x, product, *elimination.selected_inverse(factor)
+
+    run = everything if library is np else jax.jit(everything)
+    factor, x, product, variance, covariance = run(diagonal, off, right)
     lower = dense_lower(elimination, factor.lower)
     np.testing.assert_allclose(lower * np.asarray(factor.diagonal) @ lower.T, matrix, atol=1e-11)
 
@@ -106,15 +115,11 @@ def check_against_dense(graph, library):
     assert sign == 1
     assert np.log(factor.diagonal).sum() == pytest.approx(log_determinant, abs=1e-11)
 
-    right = np.random.default_rng(1).normal(size=len(matrix))
-    x = elimination.solve_upper(factor, library.asarray(right))
     expected = np.empty(len(matrix))
     expected[order] = scipy.linalg.solve_triangular(cholesky.T, right[order])
     np.testing.assert_allclose(x, expected, atol=1e-11)
-    product = elimination.multiply_upper(factor, library.asarray(right))
     np.testing.assert_allclose(np.asarray(product)[order], cholesky.T @ right[order], atol=1e-11)
 
-    variance, covariance = elimination.selected_inverse(factor)
     inverse = np.linalg.inv(matrix)
     np.testing.assert_allclose(variance, inverse.diagonal(), atol=1e-12)
     owner, neighbour = elimination.owner, elimination.neighbour
@@ -123,9 +128,15 @@ def check_against_dense(graph, library):
         assert isinstance(result, np.ndarray if library is np else jax.Array)
 
 
-@pytest.mark.parametrize("library", [np, jnp], ids=["numpy", "jax"])
-def test_everything_equals_dense_algebra(graph, library):
-    check_against_dense(graph, library)
+def test_everything_equals_dense_algebra(graph):
+    check_against_dense(graph, np)
+
+
+@pytest.mark.parametrize(
+    "name", ["single node", "no edges", "isolated nodes", "repeated edges", "complete", "merges 0"]
+)
+def test_everything_equals_dense_algebra_in_jax(name):
+    check_against_dense(GRAPHS[name], jnp)
 
 
 @given(
@@ -191,11 +202,15 @@ def test_batches_of_diagonals_share_entries(name, library):
     elimination, matrix, rows, cols = problem(GRAPHS[name])
     diagonal, off = entries(elimination, matrix, rows, cols)
     extra = np.random.default_rng(3).uniform(0, 3, size=(3, 2))
-    factor = elimination.factor(library.asarray(diagonal + extra[..., None]), library.asarray(off))
     right = np.random.default_rng(4).normal(size=(4, 3, 2, len(matrix)))
-    x = elimination.solve_upper(factor, library.asarray(right))
-    back = elimination.multiply_upper(factor, x)
-    variance, covariance = elimination.selected_inverse(factor)
+
+    def everything(diagonal, off, right):
+        factor = elimination.factor(diagonal, off)
+        x = elimination.solve_upper(factor, right)
+        return x, elimination.multiply_upper(factor, x), *elimination.selected_inverse(factor)
+
+    run = everything if library is np else jax.jit(everything)
+    x, back, variance, covariance = run(diagonal + extra[..., None], off, right)
     assert x.shape == right.shape
     assert covariance.shape == (3, 2, elimination.n_entries)
     np.testing.assert_allclose(back, right, atol=1e-11)
@@ -217,15 +232,20 @@ def test_batches_of_entries_share_a_diagonal(library):
     elimination, matrix, rows, cols = problem(GRAPHS["cycle"])
     diagonal, off = entries(elimination, matrix, rows, cols)
     shares = np.array([0.0, 0.5, 1.0])
-    factor = elimination.factor(library.asarray(diagonal), library.asarray(shares[:, None] * off))
-    variance, _ = elimination.selected_inverse(factor)
+
+    def everything(diagonal, off):
+        factor = elimination.factor(diagonal, off)
+        return factor.diagonal, elimination.selected_inverse(factor)[0]
+
+    run = everything if library is np else jax.jit(everything)
+    pivots, variance = run(diagonal, shares[:, None] * off)
     for i, share in enumerate(shares):
         mixed = share * matrix + (1 - share) * np.diag(diagonal)
-        assert np.log(factor.diagonal[i]).sum() == pytest.approx(np.linalg.slogdet(mixed)[1])
+        assert np.log(pivots[i]).sum() == pytest.approx(np.linalg.slogdet(mixed)[1])
         np.testing.assert_allclose(variance[i], np.linalg.inv(mixed).diagonal(), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["merges 0", "complete", "isolated nodes", "single node"])
+@pytest.mark.parametrize("name", ["merges 1", "repeated edges", "single node"])
 def test_gradient_of_the_log_determinant_is_the_inverse(name):
     elimination, matrix, rows, cols = problem(GRAPHS[name])
 
@@ -244,10 +264,15 @@ def test_gradient_of_the_log_determinant_is_the_inverse(name):
 def test_single_precision_stays_single():
     elimination, matrix, rows, cols = problem(GRAPHS["forest 0"])
     diagonal, off = (jnp.asarray(x, "float32") for x in entries(elimination, matrix, rows, cols))
-    factor = elimination.factor(diagonal, off)
-    x = elimination.solve_upper(factor, jnp.ones(len(matrix), "float32"))
-    variance, covariance = elimination.selected_inverse(factor)
-    assert {a.dtype for a in (*factor, x, variance, covariance)} == {np.dtype("float32")}
+
+    @jax.jit
+    def everything(diagonal, off, right):
+        factor = elimination.factor(diagonal, off)
+        x = elimination.solve_upper(factor, right)
+        return *factor, x, *elimination.selected_inverse(factor)
+
+    *others, variance, covariance = everything(diagonal, off, jnp.ones(len(matrix), "float32"))
+    assert {a.dtype for a in (*others, variance, covariance)} == {np.dtype("float32")}
     np.testing.assert_allclose(variance, np.linalg.inv(matrix).diagonal(), rtol=1e-5)
 
 

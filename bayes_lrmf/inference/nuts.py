@@ -282,7 +282,8 @@ def fit_nuts(
         coordinates = FixedGauge(design, spec, reference)
         kernel = NUTS(
             potential_fn=coordinates.potential,
-            max_tree_depth=max_tree_depth,
+            # Before the units are adapted, long trees cost much and teach little.
+            max_tree_depth=(min(7, max_tree_depth), max_tree_depth),
             target_accept_prob=target_accept,
         )
         first = {
