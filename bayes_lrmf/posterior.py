@@ -292,12 +292,20 @@ class Posterior:
             k, n = k / n, np.ones(len(k))
         with jax.enable_x64(True):
             coefficient = log_gamma(n + 1) - log_gamma(k + 1) - log_gamma(n - k + 1)
-            if "concentration" in draws:
-                spread = draws["concentration"][:, self.design.benchmark_index[cells.cols]]
-                value = beta_binomial(jnp.asarray(psi, float), k, n, jnp.asarray(spread, float))
-            else:
-                value = k * psi - n * jnp.logaddexp(0.0, psi)
-            return np.asarray(jnp.where(n > 1, coefficient, 0.0) + value, np.float32)
+            coefficient = jnp.where(n > 1, coefficient, 0.0)
+            of_cell = self.design.benchmark_index[cells.cols]
+
+            def one(psi: jax.Array, spread: jax.Array | None) -> jax.Array:
+                psi = psi.astype(float)
+                if spread is None:
+                    value = k * psi - n * jnp.logaddexp(0.0, psi)
+                else:
+                    value = beta_binomial(psi, k, n, spread.astype(float)[of_cell])
+                return (value + coefficient).astype(jnp.float32)
+
+            spreads = draws.get("concentration")
+            arrays = (jnp.asarray(psi), None if spreads is None else jnp.asarray(spreads))
+            return np.asarray(jax.jit(lambda a: jax.lax.map(lambda pair: one(*pair), a))(arrays))
 
 
 def diagnose_draws(posterior: Posterior) -> tuple[bool, str]:
