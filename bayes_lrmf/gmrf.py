@@ -39,7 +39,8 @@ class LaplacianGraph:
     """
 
     def __init__(self, adjacency: Any) -> None:
-        matrix = sp.coo_array(adjacency)
+        matrix = sp.coo_array(adjacency, copy=True)
+        matrix.sum_duplicates()
         if matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"adjacency has shape {matrix.shape}", fix="give a square matrix")
         difference = abs(matrix - matrix.T)
