@@ -305,8 +305,15 @@ def test_large_star_takes_two_rounds_whichever_node_is_its_centre():
     assert np.log(factor.diagonal).sum() == pytest.approx(expected, rel=1e-12)
 
 
+def test_leaves_go_before_their_parents_so_that_nothing_fills():
+    parents = np.arange(50)
+    rows, cols = np.tile(parents, 2), np.concatenate([50 + parents, 100 + parents])
+    assert eliminate(150, rows, cols).n_entries == len(rows)
+
+
 def test_large_random_forest_has_little_fill_and_few_rounds():
-    n, edges = random_forest(20_000, 5)
+    # Pairs of nodes outnumber what 32 bits count.
+    n, edges = random_forest(50_000, 5)
     rows, cols = np.array(edges).T
     elimination = eliminate(n, rows, cols)
     assert len(elimination.rounds) <= 3 * math.log2(n)
