@@ -11,11 +11,11 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.diagnose import diagnose
 from bayes_lrmf.inference import fit_svi
 from bayes_lrmf.plots import plot_predictions
-from bayes_lrmf.posterior import write_posterior
 from bayes_lrmf.predict import predict_benchmarks
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
+from bayes_lrmf.storage import write_posterior
 
 FOLDER = Path("build/demo")
 _N_SHOWN = 12

@@ -207,10 +207,10 @@ def fit(
     from bayes_lrmf.design import make_design
     from bayes_lrmf.inference import fit_method
     from bayes_lrmf.lineage import read_lineage
-    from bayes_lrmf.posterior import write_posterior
     from bayes_lrmf.progress import Progress
     from bayes_lrmf.responses import read_responses
     from bayes_lrmf.spec import read_spec
+    from bayes_lrmf.storage import write_posterior
 
     declared = read_spec(spec)
     table = read_responses(responses)
@@ -274,7 +274,7 @@ def fit(
 def diagnose(posterior: str) -> int:
     """Print a verdict on the fit POSTERIOR, from quantities that rotation leaves alone."""
     from bayes_lrmf.diagnose import diagnose as judge
-    from bayes_lrmf.posterior import read_posterior
+    from bayes_lrmf.storage import read_posterior
 
     found = judge(read_posterior(posterior))
     print("\n".join(found.lines))
@@ -306,9 +306,9 @@ def predict(
     names = _model_names(models)
     import jax
 
-    from bayes_lrmf.posterior import read_posterior
     from bayes_lrmf.predict import predict as predictions
     from bayes_lrmf.progress import Progress
+    from bayes_lrmf.storage import read_posterior
 
     fitted = read_posterior(posterior)
     with Progress("predict", enabled=True) as progress:

@@ -1,9 +1,7 @@
-"""What a fit returns: draws, or Gaussian or point parameters that yield them; one file on disk."""
+"""What a fit returns: draws, or Gaussian or point parameters that yield them."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,20 +12,16 @@ import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
-import scipy.sparse as sp
 import xarray as xr
 
 from bayes_lrmf.checks import InputError, whole_number
 from bayes_lrmf.design import Design
 from bayes_lrmf.elimination import Elimination
-from bayes_lrmf.files import existing_file, written_whole
 from bayes_lrmf.gaussian import GraphGaussian
-from bayes_lrmf.gmrf import KAPPA_RANGE, LaplacianGraph
+from bayes_lrmf.gmrf import KAPPA_RANGE
 from bayes_lrmf.kernels import beta_binomial, log_gamma
-from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.program import components, hyperparameters
-from bayes_lrmf.responses import Cells, Responses
+from bayes_lrmf.responses import Cells
 from bayes_lrmf.spec import Spec
 
 __all__ = [
@@ -37,11 +31,8 @@ __all__ = [
     "PointState",
     "Posterior",
     "diagnose_draws",
-    "read_posterior",
-    "write_posterior",
 ]
 
-FORMAT_VERSION = 1
 _N_PSI_CELLS = 1000
 _LOG_LIKELIHOOD_VALUES = 20_000_000
 RHAT_LIMIT, ESS_LIMIT = 1.02, 400
@@ -102,6 +93,17 @@ class GaussianState:
 
     values: Values
     group = "gaussian"
+
+    def centre(self) -> Values:
+        """Return every site at the mean, hyper-parameters at that of their logarithm."""
+        out: Values = {}
+        for name, value in self.values.items():
+            if name.endswith("_loc"):
+                site = name[: -len("_loc")]
+                out[site] = np.exp(value) if site in _POSITIVE else value
+            elif not name.endswith(("_scale", "_coupling")):
+                out[name] = value
+        return out
 
     def draw(self, n_draws: int, key: jax.Array, design: Design) -> Values:
         """Return `n_draws` independent draws of every site."""
@@ -340,182 +342,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "unknown"
     return found
-
-
-def _strings(values: Any) -> np.ndarray:
-    return np.array([str(v) for v in values], dtype=object)
-
-
-def _lineage_dataset(lineage: Lineage, prefix: str) -> dict[str, Any]:
-    return {
-        "node": ("node", _strings(lineage.nodes)),
-        "child": ("edge", lineage.child),
-        "parent": ("edge", lineage.parent),
-        "relation": ("edge", _strings(lineage.relation)),
-        "weight": ("edge", lineage.weight),
-    }
-
-
-def _lineage_of(data: xr.Dataset) -> Lineage:
-    return Lineage(
-        nodes=np.asarray(data["node"].values, dtype=object),
-        child=data["child"].values.astype(np.int32),
-        parent=data["parent"].values.astype(np.int32),
-        relation=np.asarray(data["relation"].values, dtype=object),
-        weight=data["weight"].values.astype(float),
-    )
-
-
-def _responses_dataset(responses: Responses) -> xr.Dataset:
-    variables: dict[str, Any] = {
-        "model": ("model", _strings(responses.models)),
-        "item_benchmark": ("item_index", _strings(responses.items["benchmark"])),
-        "item_name": ("item_index", _strings(responses.items["item"])),
-        "item_trials": ("item_index", responses.items["trials"].to_numpy()),
-        "unevaluated": ("unevaluated_index", _strings(responses.unevaluated)),
-    }
-    if responses.dense is not None:
-        variables["dense"] = (("model", "item_index"), responses.dense)
-    else:
-        cells = responses.to_cells()
-        for name in ("rows", "cols", "successes", "trials"):
-            value = getattr(cells, name)
-            if value is not None:
-                variables[name] = ("observed", value)
-    return xr.Dataset(variables)
-
-
-def _responses_of(data: xr.Dataset) -> Responses:
-    items = pd.DataFrame(
-        {
-            "benchmark": [str(v) for v in data["item_benchmark"].values],
-            "item": [str(v) for v in data["item_name"].values],
-            "trials": data["item_trials"].values,
-        }
-    )
-    dense, cells = None, None
-    if "dense" in data:
-        dense = data["dense"].values
-    else:
-        trials = data["trials"].values if "trials" in data else None
-        cells = Cells(data["rows"].values, data["cols"].values, data["successes"].values, trials)
-    return Responses(
-        models=np.asarray(data["model"].values, dtype=object),
-        items=items,
-        dense=dense,
-        cells=cells,
-        unevaluated=tuple(str(v) for v in data["unevaluated"].values),
-    )
-
-
-def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
-    """Write one self-contained netCDF file: labels, data, graph, spec, parameters, provenance.
-
-    ``xarray.open_datatree(path)`` opens it; its ``posterior`` group suits ArviZ.
-    """
-    d = posterior.design
-    groups: dict[str, Any] = {
-        "/responses": _responses_dataset(d.responses),
-        "/core": xr.Dataset(_lineage_dataset(d.core, "core")),
-        "/periphery": xr.Dataset(_lineage_dataset(d.periphery, "periphery")),
-        "/record": xr.Dataset({"trace": ("iteration", posterior.record.trace)}),
-    }
-    if d.item_graph is not None:
-        g = d.item_graph
-        groups["/item_graph"] = xr.Dataset(
-            {"row": ("edge", g.rows), "col": ("edge", g.cols), "weight": ("edge", g.weights)}
-        )
-    if not posterior.is_point:
-        for group, data in posterior.datatree().children.items():
-            groups[f"/{group}"] = data.to_dataset()
-    state = {
-        name: ([f"{name}_{axis}" for axis in range(np.ndim(v))], _compact(v))
-        for name, v in posterior.state.values.items()
-    }
-    groups[f"/{posterior.state.group}"] = xr.Dataset(state)
-    tree = xr.DataTree.from_dict(groups)
-    tree.attrs = {
-        "format_version": FORMAT_VERSION,
-        "method": posterior.record.method,
-        "converged": int(posterior.record.converged),
-        "message": posterior.record.message,
-        "spec": json.dumps(posterior.spec.to_dict()),
-        "relation_strength": json.dumps(d.strengths),
-        "seed": -1 if posterior.seed is None else posterior.seed,
-        "versions": json.dumps(dict(posterior.versions)),
-        "data_sha256": d.responses.fingerprint(),
-    }
-    encoding: dict[str, Any] = {}
-    for node in tree.subtree:
-        numeric = [n for n, v in node.data_vars.items() if v.dtype.kind in "fiu" and v.size > 1000]
-        if numeric:
-            encoding[node.path] = {n: {"zlib": True, "complevel": 1} for n in numeric}
-    with written_whole(path) as temporary:
-        tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-
-
-def _compact(value: np.ndarray) -> np.ndarray:
-    value = np.asarray(value)
-    return value.astype(np.float32) if value.dtype == np.float64 and value.ndim > 2 else value
-
-
-def read_posterior(path: str | os.PathLike[str]) -> Posterior:
-    """Read a file written by `write_posterior`.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is not a posterior, or is of a later format.
-    """
-    file, where = existing_file(path, what="posterior file"), str(path)
-    try:
-        tree = xr.open_datatree(file, engine="h5netcdf").load()
-        tree.close()
-        version = int(tree.attrs["format_version"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            "not a posterior file", where=where, fix="give what `bayes-lrmf fit -o` wrote"
-        ) from error
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"format {version} is newer than this version reads ({FORMAT_VERSION})",
-            where=where,
-            fix="upgrade bayes-lrmf",
-        )
-    spec_table = json.loads(tree.attrs["spec"])
-    spec = Spec.from_dict({k: v for k, v in spec_table.items() if _is_given(k, v, spec_table)})
-    responses = _responses_of(tree["responses"].to_dataset())
-    core = _lineage_of(tree["core"].to_dataset())
-    periphery = _lineage_of(tree["periphery"].to_dataset())
-    strengths = json.loads(tree.attrs["relation_strength"])
-    graph = LaplacianGraph(core.adjacency(core.strengths(strengths)))
-    item_graph = None
-    if "item_graph" in tree:
-        g = tree["item_graph"].to_dataset()
-        n = responses.n_items
-        upper = sp.coo_array((g["weight"].values, (g["row"].values, g["col"].values)), shape=(n, n))
-        item_graph = LaplacianGraph(upper + upper.T)
-    design = Design(responses, core, periphery, strengths, graph, item_graph)
-    if spec.likelihood == "bernoulli":
-        design = design.once_per_cell()
-    kinds: dict[str, Any] = {s.group: s for s in (PointState, GaussianState, DrawsState)}
-    group = next(g for g in kinds if g in tree)
-    state = kinds[group]({str(n): v.values for n, v in tree[group].data_vars.items()})
-    stats = {}
-    if "sample_stats" in tree:
-        stats = {str(n): v.values for n, v in tree["sample_stats"].data_vars.items()}
-    record = FitRecord(
-        method=tree.attrs["method"],
-        converged=bool(tree.attrs["converged"]),
-        message=tree.attrs["message"],
-        trace=tree["record"].to_dataset()["trace"].to_numpy(),
-        sample_stats=stats,
-    )
-    seed = int(tree.attrs["seed"])
-    versions = json.loads(tree.attrs["versions"])
-    return Posterior(design, spec, state, record, None if seed < 0 else seed, versions)
-
-
-def _is_given(key: str, value: Any, table: Mapping[str, Any]) -> bool:
-    # Beside a penalty the hyper-priors are defaults that do not apply.
-    return "penalty" not in table or not (isinstance(value, dict) and "median" in value)

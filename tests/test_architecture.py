@@ -37,6 +37,7 @@ FLOORS = {
     "program": 3,
     "simulate": 4,
     "posterior": 4,
+    "storage": 5,
     "draws": 5,
     "inference.*": 5,
     "diagnose": 6,

@@ -15,7 +15,6 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.draws import rows_and_columns
 from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.inference.svi import fit_svi
-from bayes_lrmf.posterior import read_posterior, write_posterior
 from bayes_lrmf.predict import (
     _bounded_counts,
     predict,
@@ -26,6 +25,7 @@ from bayes_lrmf.predict import (
 )
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
+from bayes_lrmf.storage import read_posterior, write_posterior
 
 KEY = jax.random.key(11)
 

@@ -1,4 +1,4 @@
-"""NUTS: coordinates keep the posterior; intervals hold the truth on simulated data."""
+"""NUTS: the posterior of plain NUTS, and intervals that hold the truth of simulated data."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.linalg
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
 from bayes_lrmf.inference.map import fit_map
-from bayes_lrmf.inference.nuts import FixedGauge, fit_nuts
+from bayes_lrmf.inference.nuts import fit_nuts
 from bayes_lrmf.posterior import diagnose_draws
-from bayes_lrmf.program import components, program
+from bayes_lrmf.program import program
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 
@@ -32,62 +31,6 @@ def _problem(rank, seed, n_models=20, n_items=8, trials=40):
         n_benchmarks=2, density=0.9, cold_share=0.0,
     )  # fmt: skip
     return spec, data, make_design(data.responses, spec, lineage=data.lineage)
-
-
-def test_reference_keeps_psi_of_the_mode_and_its_gauge():
-    spec, _, design = _problem(3, 0)
-    mode = fit_map(design, spec, key=jax.random.key(0), precision="float64")
-    with jax.enable_x64(True):
-        gauge = FixedGauge(design, spec, dict(mode.state.values))
-        start = gauge.start()
-        values, _ = gauge.values(start)
-        rows, cols = components(design, values)
-        psi = np.asarray(rows.T @ cols)
-        rows, cols = components(design, mode.state.values)
-        np.testing.assert_allclose(psi, np.asarray(rows.T @ cols), atol=1e-8)
-        noise = jax.random.normal(jax.random.key(1), start["loading"].shape)
-        values, _ = gauge.values(start | {"loading": noise})
-    turned = np.asarray(values["loading"]) / gauge.scale["loading"] ** 2 @ gauge.ref["loading"].T
-    assert np.abs(noise).max() > 1
-    np.testing.assert_allclose(turned, turned.T, rtol=1e-8)
-
-
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_jacobian_is_that_of_the_map_without_rotation(rank):
-    # With the angles of a rotation in place of the coordinates along it, the map is one to one;
-    # its log determinant must be ours but for a constant.
-    spec, _, design = _problem(rank, 1, n_models=4, n_items=4)
-    mode = fit_map(design, spec, key=jax.random.key(0), precision="float64")
-    with jax.enable_x64(True):
-        gauge = FixedGauge(design, spec, dict(mode.state.values))
-        tangent = gauge.tangent.reshape(len(gauge.tangent), -1) if rank > 1 else np.zeros((1, 4))
-        across = scipy.linalg.null_space(tangent)
-        start = gauge.start()
-        start["loading"] = jnp.zeros(across.shape[1])
-        flat, unravel = jax.flatten_util.ravel_pytree(start)
-        first, second = np.triu_indices(rank, 1)
-
-        def coordinates(z):
-            z = unravel(z)
-            return z | {"loading": (across @ z["loading"]).reshape(rank, design.n_items)}
-
-        def whole(z):
-            values, _ = gauge.values(coordinates(z[: len(flat)]))
-            generator = jnp.zeros((rank, rank)).at[first, second].set(z[len(flat) :])
-            turn = jax.scipy.linalg.expm(generator - generator.T)
-            for name in ("factor", "loading", "loading_mean"):
-                values[name] = turn @ values[name]
-            return jax.flatten_util.ravel_pytree({n: values[n] for n in sorted(values)})[0]
-
-        gaps = []
-        for seed in range(3):
-            z = flat + 0.3 * jax.random.normal(jax.random.key(seed), flat.shape)
-            # The volume along rotations is the same at every angle: take it at none.
-            matrix = jax.jacfwd(whole)(jnp.append(z, jnp.zeros(len(first))))
-            ours = gauge.values(coordinates(z))[1]
-            gaps.append(float(jnp.linalg.slogdet(matrix)[1] - ours))
-    assert matrix.shape[0] == matrix.shape[1]
-    assert np.ptp(gaps) < 1e-8
 
 
 def test_a_penalty_is_refused(key):

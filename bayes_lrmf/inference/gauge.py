@@ -1,0 +1,214 @@
+"""Coordinates for sampling a factor model, free of its ridges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayes_lrmf.design import Design
+from bayes_lrmf.elimination import Factor
+from bayes_lrmf.inference.map import curvature_scales, evidence, objective
+from bayes_lrmf.program import hyperparameters
+from bayes_lrmf.spec import Spec
+
+__all__ = ["FixedGauge"]
+
+
+class FixedGauge:
+    r"""Coordinates in which the posterior of a factor model is nearly round.
+
+    psi = m_u . x_i + b_i does not change when factors and loadings turn together, and hardly cares
+    for any other linear change of factors that the loadings undo, or for a shift that the
+    intercepts undo: long curved ridges, along which only the priors speak. Around a reference
+    point (X0, M0, b0), here
+
+    - the rotation is fixed by :math:`X S^{-2} X_0'` being symmetric, a linear condition, with S
+      the scale of each item's loadings. Integrating the rotation out leaves the factor
+      :math:`\prod_{i<j}(s_i + s_j)` of the eigenvalues of that matrix, so psi and every
+      hyper-parameter keep their posterior exactly;
+    - factors are ``M = A (M0 + U z) + c``: A and c are the regression that best restores psi of
+      the reference from the loadings and intercepts at hand, U the square root of the Gaussian
+      conditional of the factors at the reference, along the lineage. So loadings move without
+      dragging every factor along;
+    - the directions of loadings and intercepts that a change of all factors undoes are as long as
+      the prior of the factors lets them be;
+    - the scale of the field is that of its steps along edges, which the data know well, not its
+      marginal standard deviation; loadings are in inverse units of it, so that it moves freely.
+
+    Coordinates of the loadings along the rotation are given a standard normal of their own.
+
+    Parameters
+    ----------
+    design, spec : Design, Spec
+    reference : mapping
+        Values of all sites, such as the mean of a fit by SVI.
+    """
+
+    def __init__(self, design: Design, spec: Spec, reference: dict[str, np.ndarray]) -> None:
+        self.design, self.spec = design, spec
+        used = hyperparameters(design, spec)
+        hyper = {name: np.asarray(reference[name], float) for name in used}
+        self.learned = [n for n, (p, _) in used.items() if p.learned]
+        self.hyper = hyper
+        ref = {n: np.asarray(v, float) for n, v in reference.items() if n not in hyper}
+        left, size, right = np.linalg.svd(ref["loading"], full_matrices=False)
+        # Directions that the reference lacks need some length to be told apart.
+        size = np.maximum(size, 0.1 * np.sqrt(design.n_items))
+        ref["loading"] = (left * size) @ right
+        self.ref = ref
+        self.scale = curvature_scales(design, spec, hyper, ref)
+        by_model, by_item = evidence(design, hyper)
+        self.item_evidence = by_item / design.n_evaluated
+        share = np.zeros(design.n_core)
+        share[: design.n_evaluated] = by_model / by_model.mean()
+        strength, self.axes = np.linalg.eigh(
+            (ref["loading"] * self.item_evidence) @ ref["loading"].T
+        )
+        self.step = float(self._step(hyper["factor_sd"], hyper.get("kappa")))
+        self.ridge = self.step**-2.0 * np.eye(spec.rank)
+        self.units = {"factor": self._unit(strength[:, None] * share, self.step)}
+        if "ability_unit" in ref:
+            evident = self.item_evidence.sum() * hyper["ability_sd"] ** 2
+            self.units["ability_unit"] = self._unit(evident * share, 1.0)
+        if "effect_unit" in ref:
+            within = np.bincount(design.benchmark_index, self.item_evidence)
+            evident = within[design.effect_benchmarks, None] * hyper["benchmark_sd"] ** 2
+            self.units["effect_unit"] = self._unit(evident * share, 1.0)
+        self.tangent = self._tangent()
+        self.coherent = {"loading": self._sheared_loadings()}
+        if "intercept" in ref:
+            self.coherent["intercept"] = self._shifted_intercepts()
+
+    def _log_scale(self, kappa: Any) -> Any:
+        """Return half the log ratio of the field's variance to that of a step along an edge."""
+        return 0.0 if kappa is None else self.design.graph.log_determinant_and_scale(kappa)[1] / 2
+
+    def _step(self, sd: Any, kappa: Any) -> Any:
+        return sd * jnp.exp(-self._log_scale(kappa))
+
+    def _unit(self, evident: np.ndarray, step: float) -> Factor:
+        """Return the factor of the precision of fields with such evidence at their nodes."""
+        graph, kappa = self.design.graph, self.hyper.get("kappa", np.float64(1.0))
+        diagonal = evident + (graph.degree + kappa) / step**2
+        off = np.broadcast_to(
+            graph.off_diagonal / step**2, (*diagonal.shape[:-1], len(graph.off_diagonal))
+        )
+        return graph.elimination.factor(diagonal, off)
+
+    def _spread(self, name: str, z: Any) -> Any:
+        factor = Factor(*(jnp.asarray(part) for part in self.units[name]))
+        return self.design.graph.elimination.solve_upper(factor, z)
+
+    def _tangent(self) -> np.ndarray:
+        """Return an orthonormal basis of the rotations of the reference, (r, K, n_items)."""
+        white = self.ref["loading"] / self.scale["loading"]
+        first, second = np.triu_indices(self.spec.rank, 1)
+        turned = np.zeros((len(first), *white.shape))
+        at = np.arange(len(first))
+        turned[at, first], turned[at, second] = white[second], -white[first]
+        basis = np.linalg.qr(turned.reshape(len(first), white.size).T)[0]
+        return basis.T.reshape(turned.shape)
+
+    def _sheared_loadings(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return directions of loadings that a linear change of factors undoes, and their stretch.
+
+        A field over n nodes knows a symmetric change of its K columns to a variance of 1 / (2 n).
+        """
+        white = self.ref["loading"] / self.scale["loading"]
+        first, second = np.triu_indices(self.spec.rank)
+        symmetric = np.zeros((len(first), self.spec.rank, self.spec.rank))
+        at = np.arange(len(first))
+        symmetric[at, first, second] = symmetric[at, second, first] = np.sqrt(0.5)
+        symmetric[first == second] *= np.sqrt(2)
+        moved = (symmetric @ white).reshape(len(first), -1)
+        turn = self.tangent.reshape(len(self.tangent), white.size)
+        _, size, rows = np.linalg.svd(moved - moved @ turn.T @ turn, full_matrices=False)
+        return rows, np.sqrt(1 + size**2 / (2 * self.design.n_core)) - 1
+
+    def _shifted_intercepts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return directions of intercepts that a shift of all factors undoes, and their stretch.
+
+        A priori the mean of the field has variance ``step^2 / (n kappa)``.
+        """
+        unit = self.scale["intercept"]
+        _, size, rows = np.linalg.svd(self.ref["loading"] / unit, full_matrices=False)
+        kappa = self.hyper.get("kappa", np.float64(1.0))
+        variance = self.step**2 / (self.design.n_core * kappa) * size**2
+        bound = np.mean(self.hyper["intercept_sd"] ** 2 / unit**2)
+        return rows, np.sqrt(1 + 1 / (1 / variance + 1 / bound)) - 1
+
+    def _stretched(self, name: str, z: Any) -> Any:
+        rows, stretch = self.coherent[name]
+        return z + (stretch * (rows @ z.ravel()) @ rows).reshape(z.shape)
+
+    def start(self) -> dict[str, jax.Array]:
+        """Return the coordinates of the reference."""
+        zero = {n: jnp.zeros(v.shape) for n, v in self.ref.items()}
+        return zero | {n: jnp.zeros(self.hyper[n].shape) for n in self.learned}
+
+    def values(self, z: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """Return the sites of the program at coordinates `z`, and the log Jacobian.
+
+        The Jacobian includes the density of the coordinates along the rotation.
+        """
+        ref, scale, weight = self.ref, self.scale, self.item_evidence
+        values: dict[str, Any] = {n: jnp.asarray(v) for n, v in self.hyper.items()}
+        for name in self.learned:
+            values[name] = values[name] * jnp.exp(z[name])
+        widen = self._log_scale(values.get("kappa")) - self._log_scale(self.hyper.get("kappa"))
+        if "factor_sd" in self.learned:
+            values["factor_sd"] = values["factor_sd"] * jnp.exp(widen)
+        log_narrow = jnp.log(self.step / self._step(values["factor_sd"], values.get("kappa")))
+        along = jnp.tensordot(self.tangent, z["loading"], 2)
+        across = z["loading"] - jnp.tensordot(along, self.tangent, 1)
+        loading = ref["loading"] + scale["loading"] * self._stretched("loading", across)
+        jacobian = self._orbit(loading) - 0.5 * (along**2).sum()
+        values["loading"] = loading = loading * jnp.exp(log_narrow)
+        n_scaled = loading.size
+        if "loading_mean" in ref:
+            mean = ref["loading_mean"] + scale["loading_mean"] * z["loading_mean"]
+            values["loading_mean"] = mean * jnp.exp(log_narrow)
+            n_scaled += mean.size
+        jacobian = jacobian + n_scaled * log_narrow
+        square = (loading * weight) @ loading.T + self.ridge
+        restore = jnp.linalg.solve(square, (loading * weight) @ ref["loading"].T + self.ridge)
+        values["factor"] = restore @ (
+            ref["factor"] + self.axes @ self._spread("factor", z["factor"])
+        )
+        jacobian = jacobian + self.design.n_core * jnp.linalg.slogdet(restore)[1]
+        if "intercept" in ref:
+            centre = ref["factor"][:, : self.design.n_evaluated].mean(1)
+            shift = scale["intercept"] * self._stretched("intercept", z["intercept"])
+            shift = shift + centre @ (ref["loading"] - restore.T @ loading)
+            values["intercept"] = ref["intercept"] + shift
+            offset = jnp.linalg.solve(square, (loading * weight) @ shift)
+            values["factor"] = values["factor"] - offset[:, None]
+            mean = ref["intercept_mean"] + scale["intercept_mean"] * z["intercept_mean"]
+            values["intercept_mean"] = mean
+        for unit, sd in (("ability_unit", "ability_sd"), ("effect_unit", "benchmark_sd")):
+            if unit in ref:
+                values[unit] = (ref[unit] + self._spread(unit, z[unit])) * jnp.exp(widen)
+                jacobian = jacobian + ref[unit].size * widen
+                if sd in self.learned:
+                    values[sd] = values[sd] * jnp.exp(-widen)
+        return values, jacobian + sum(jnp.log(values[n]).sum() for n in self.learned)
+
+    def _orbit(self, loading: Any) -> Any:
+        """Return the log volume of the orbit of rotations through `loading`."""
+        if self.spec.rank == 1:
+            return 0.0
+        square = (loading / self.scale["loading"] ** 2) @ self.ref["loading"].T
+        same = np.eye(self.spec.rank)
+        first, second = np.triu_indices(self.spec.rank, 1)
+        i, j, k, m = first[:, None], second[:, None], first[None], second[None]
+        matrix = square[i, k] * same[j, m] - square[i, m] * same[j, k]
+        matrix = matrix - square[j, k] * same[i, m] + square[j, m] * same[i, k]
+        return jnp.linalg.slogdet(matrix)[1]
+
+    def potential(self, z: dict[str, Any]) -> Any:
+        """Return the negative log density of the coordinates."""
+        values, jacobian = self.values(z)
+        return objective(self.design, self.spec, values) - jacobian
