@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 
-from bayes_lrmf.design import make_design
 from bayes_lrmf.inference.gauge import FixedGauge
 from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.program import components
-from bayes_lrmf.simulate import simulate
-from bayes_lrmf.spec import read_spec
 
 
-def _spec(rank):
-    return dataclasses.replace(read_spec("lrmf"), rank=rank, likelihood="binomial")
-
-
-def _problem(rank, seed, n_models=20, n_items=8, trials=40):
-    spec = _spec(rank)
-    data = simulate(
-        spec, key=jax.random.key(seed), n_models=n_models, n_items=n_items, trials=trials,
-        n_benchmarks=2, density=0.9, cold_share=0.0,
-    )  # fmt: skip
-    return spec, data, make_design(data.responses, spec, lineage=data.lineage)
-
-
-def test_reference_keeps_psi_of_the_mode_and_its_gauge():
-    spec, _, design = _problem(3, 0)
+def test_reference_keeps_psi_of_the_mode_and_its_gauge(problem):
+    spec, _, design = problem(3, 0)
     mode = fit_map(design, spec, key=jax.random.key(0), precision="float64")
     with jax.enable_x64(True):
         gauge = FixedGauge(design, spec, dict(mode.state.values))
@@ -50,10 +32,10 @@ def test_reference_keeps_psi_of_the_mode_and_its_gauge():
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-def test_jacobian_is_that_of_the_map_without_rotation(rank):
+def test_jacobian_is_that_of_the_map_without_rotation(problem, rank):
     # With the angles of a rotation in place of the coordinates along it, the map is one to one;
     # its log determinant must be ours but for a constant.
-    spec, _, design = _problem(rank, 1, n_models=4, n_items=4)
+    spec, _, design = problem(rank, 1, n_models=4, n_items=4)
     mode = fit_map(design, spec, key=jax.random.key(0), precision="float64")
     with jax.enable_x64(True):
         gauge = FixedGauge(design, spec, dict(mode.state.values))

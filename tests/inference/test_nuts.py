@@ -15,33 +15,21 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.inference.nuts import fit_nuts
 from bayes_lrmf.posterior import diagnose_draws
+from bayes_lrmf.predict import predict_items
 from bayes_lrmf.program import program
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 
 
-def _spec(rank):
-    return dataclasses.replace(read_spec("lrmf"), rank=rank, likelihood="binomial")
-
-
-def _problem(rank, seed, n_models=20, n_items=8, trials=40):
-    spec = _spec(rank)
-    data = simulate(
-        spec, key=jax.random.key(seed), n_models=n_models, n_items=n_items, trials=trials,
-        n_benchmarks=2, density=0.9, cold_share=0.0,
-    )  # fmt: skip
-    return spec, data, make_design(data.responses, spec, lineage=data.lineage)
-
-
-def test_a_penalty_is_refused(key):
-    _, _, design = _problem(1, 0)
+def test_a_penalty_is_refused(problem, key):
+    _, _, design = problem(1, 0)
     with pytest.raises(InputError, match="point estimate"):
         fit_nuts(design, read_spec("paper"), key=key)
 
 
 @pytest.mark.slow
-def test_short_run_is_judged_not_converged_and_is_reproducible():
-    spec, _, design = _problem(1, 2, n_models=6, n_items=4)
+def test_short_run_is_judged_not_converged_and_is_reproducible(problem):
+    spec, _, design = problem(1, 2, n_models=6, n_items=4)
     options = {"num_warmup": 20, "num_samples": 20, "num_chains": 2}
     one = fit_nuts(design, spec, key=jax.random.key(1), **options)
     two = fit_nuts(design, spec, key=jax.random.key(1), **options)
@@ -52,8 +40,8 @@ def test_short_run_is_judged_not_converged_and_is_reproducible():
 
 
 @pytest.mark.slow
-def test_same_posterior_of_psi_as_plain_nuts_on_the_program():
-    spec, _, design = _problem(2, 4, n_models=12, n_items=6)
+def test_same_posterior_of_psi_as_plain_nuts_on_the_program(problem):
+    spec, _, design = problem(2, 4, n_models=12, n_items=6)
     ours = fit_nuts(
         design, spec, key=jax.random.key(0), num_warmup=1000, num_samples=3000, num_chains=2
     )
@@ -83,6 +71,8 @@ def test_same_posterior_of_psi_as_plain_nuts_on_the_program():
 def test_intervals_of_cell_probabilities_hold_the_truth():
     inside, n_judged = [], 0
     for seed in range(24):
+        # Every data set is compiled anew, and compiled code is never given back by itself.
+        jax.clear_caches()
         spec = dataclasses.replace(read_spec("lrmf"), rank=1)
         data = simulate(
             spec, key=jax.random.key(seed), n_models=24, n_items=10, trials=50, n_benchmarks=2,
@@ -93,8 +83,6 @@ def test_intervals_of_cell_probabilities_hold_the_truth():
         if not fitted.record.converged:
             continue
         n_judged += 1
-        from bayes_lrmf.predict import predict_items
-
         items = predict_items(fitted, key=jax.random.key(0), ci_prob=0.9, n_draws=800)
         both = items.merge(data.truth, on=["model", "benchmark", "item"])
         inside.append(
