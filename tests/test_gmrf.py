@@ -381,7 +381,7 @@ def test_any_form_and_kind_of_matrix_is_one_graph(form, kind):
 
 @pytest.mark.usefixtures("x64")
 def test_repeated_entries_of_a_matrix_add_up_and_stored_zeros_are_no_edges():
-    i, j, w = [0, 1, 0, 1, 2, 0, 2], [1, 0, 1, 0, 0, 2, 1], [1.0, 1.0, 0.5, 0.5, 2.0, 2.0, 0.0]
+    i, j, w = [0, 1, 0, 1, 2, 0, 1], [1, 0, 1, 0, 0, 2, 2], [1.0, 1.0, 0.5, 0.5, 2.0, 2.0, 0.0]
     graph = LaplacianGraph(sp.coo_array((w, (i, j)), shape=(3, 3)))
     assert len(graph.rows) == 2
     adjacency = adjacency_of(3, [(0, 1), (0, 2)], [1.5, 2.0])
