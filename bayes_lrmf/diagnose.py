@@ -65,7 +65,11 @@ def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
     else:
         facts.append("a point estimate: predictions carry no intervals")
         advice = "run longer: --max-steps"
-    facts.append(design.core.summary(list(design.responses.models)))
+    n_models, parents = design.n_evaluated, np.unique(design.core.child)
+    facts.append(
+        f"{np.sum(parents < n_models):,} of {n_models:,} models have a parent in the fit, which "
+        f"keeps {design.n_core - n_models:,} unevaluated ancestors that join models"
+    )
     facts.append(_fit_of_observed(posterior))
     verdict = f"GOOD: {method} converged" if good else f"NOT CONVERGED: {advice}"
     return Diagnosis(good, (verdict, *facts), _hyperparameter_table(posterior, ci_prob))
