@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -145,9 +145,7 @@ class Design:
         table = SparseTable.from_cells(
             cells.rows, cells.cols, cells.successes / trials, np.ones(len(trials))
         )
-        new = Design(
-            self.responses, self.core, self.periphery, self.strengths, self.graph, self.item_graph
-        )
+        new = replace(self)
         new.__dict__["table"] = table
         return new
 
