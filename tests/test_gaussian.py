@@ -152,6 +152,8 @@ def test_single_precision_and_draws_follow_the_key(rng, key):
         draw, again, other = sample(key), sample(key), sample(jax.random.key(1))
         log_prob = ours.log_prob(draw)
     assert draw.dtype == log_prob.dtype == np.float32
+    single = [jnp.asarray(p, "float32") for p in (loc, scale, coupling)]
+    assert GraphGaussian(elimination, *single).sample(key).dtype == np.float32
     np.testing.assert_array_equal(draw, again)
     assert not np.allclose(draw, other)
     expected = dense_normal(elimination, loc, scale, coupling).logpdf(np.asarray(draw, float))
