@@ -31,25 +31,30 @@ def _log_gamma_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _log_gamma_parts(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    smooth, rising, slope = _stirling(x)
-    return smooth + 0.5 * np.log(2 * np.pi) - jnp.log(rising), slope
-
-
-def _stirling(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return s and r with ``log Gamma(x) = s - log r + log(2 pi) / 2``, and the digamma of x."""
     z = x + 4.0
-    inverse = 1 / z
+    log_z, inverse = jnp.log(z), 1 / z
+    series, tail = _stirling(inverse)
+    rising, by_x = _rising(x)
+    value = (z - 0.5) * log_z - z + 0.5 * np.log(2 * np.pi) + series - jnp.log(rising)
+    return value, log_z - tail - by_x
+
+
+def _stirling(inverse: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return Stirling's series and ``log z - digamma(z)`` from 1 / z, z > 4."""
     square = inverse * inverse
-    log_z = jnp.log(z)
-    rising = x * (x + 1) * (x + 2) * (x + 3)
     series = inverse * (
         1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))
     )
-    tail = square * (
+    tail = 0.5 * inverse + square * (
         1 / 12 - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square / 132)))
     )
-    slope = log_z - 0.5 * inverse - tail - (2 * x + 3) * (2 * x * x + 6 * x + 2) / rising
-    return (z - 0.5) * log_z - z + series, rising, slope
+    return series, tail
+
+
+def _rising(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return Gamma(x + 4) / Gamma(x), and the derivative of its logarithm."""
+    rising = x * (x + 1) * (x + 2) * (x + 3)
+    return rising, (2 * x + 3) * (2 * x * x + 6 * x + 2) / rising
 
 
 def beta_binomial(psi: Any, successes: Any, trials: Any, concentration: Any) -> jax.Array:
@@ -60,7 +65,7 @@ def beta_binomial(psi: Any, successes: Any, trials: Any, concentration: Any) -> 
     psi : array
         Logits of the mean.
     successes, trials : arrays
-        Zero trials give exactly zero.
+        Zero trials give zero.
     concentration : array
         alpha + beta; large values approach the Binomial.
     """
@@ -68,11 +73,37 @@ def beta_binomial(psi: Any, successes: Any, trials: Any, concentration: Any) -> 
     psi, concentration = jnp.broadcast_arrays(psi, concentration)
     successes, trials = jnp.asarray(successes), jnp.asarray(trials)
     outcome = _outcome(psi, concentration, successes, trials - successes)
-    return outcome + _total(trials, concentration)
+    return outcome - _log_rise(concentration, trials)
 
 
-def _total(trials: jax.Array, concentration: jax.Array) -> jax.Array:
-    return log_gamma(concentration) - log_gamma(trials + concentration)
+def _rise_parts(x: Any, k: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return s, r and d with ``log Gamma(x + k) / Gamma(x) = s - log r``, d its derivative in x.
+
+    The difference is worked out before anything is rounded: however large x, nothing cancels.
+    """
+    z = x + 4.0
+    inverse, inverse_k = 1 / z, 1 / (z + k)
+    grown = jnp.log1p(k * inverse)
+    series, tail = _stirling(inverse)
+    series_k, tail_k = _stirling(inverse_k)
+    rising, by_x = _rising(x)
+    rising_k, by_x_k = _rising(x + k)
+    value = (z - 0.5) * grown + k * (jnp.log(z + k) - 1) + (series_k - series)
+    slope = grown - (tail_k - tail) - (by_x_k - by_x)
+    return value, rising_k / rising, slope
+
+
+@jax.custom_jvp
+def _log_rise(x: jax.Array, k: jax.Array) -> jax.Array:
+    """Return ``log Gamma(x + k) / Gamma(x)``, differentiable in x."""
+    value, rising, _ = _rise_parts(x, k)
+    return value - jnp.log(rising)
+
+
+@_log_rise.defjvp
+def _log_rise_jvp(primals: Any, tangents: Any) -> Any:
+    value, rising, slope = _rise_parts(*primals)
+    return value - jnp.log(rising), slope * tangents[0]
 
 
 @jax.custom_jvp
@@ -89,13 +120,12 @@ def _outcome_jvp(primals: Any, tangents: Any) -> Any:
 
 def _outcome_parts(psi: Any, concentration: Any, right: Any, wrong: Any) -> Any:
     p, q = jax.nn.sigmoid(psi), jax.nn.sigmoid(-psi)
-    alpha, beta = concentration * p, concentration * q
-    (s0, s1, t0, t1), (r0, r1, u0, u1), (d0, d1, e0, e1) = _stirling(
-        jnp.stack([alpha, right + alpha, beta, wrong + beta])
+    shape = jnp.stack([concentration * p, concentration * q])
+    (value_r, value_w), (rise_r, rise_w), (by_right, by_wrong) = _rise_parts(
+        shape, jnp.stack(jnp.broadcast_arrays(right, wrong))
     )
-    # One logarithm for all four: logarithms are most of the cost.
-    value = (s1 - s0) + (t1 - t0) - jnp.log((r1 / r0) * (u1 / u0))
-    by_right, by_wrong = d1 - d0, e1 - e0
+    # One logarithm for both: logarithms are most of the cost.
+    value = value_r + value_w - jnp.log(rise_r * rise_w)
     by_psi = concentration * p * q * (by_right - by_wrong)
     return value, by_psi, p * by_right + q * by_wrong
 
@@ -239,8 +269,8 @@ class CountTable:
         if concentration is None:
             return _cell_likelihood(psi, k, n, None).sum()
         item, trials, times = self._distinct
-        total = times @ _total(jnp.asarray(trials, psi.dtype), concentration[item])
-        return _outcome(psi, jnp.broadcast_to(concentration, psi.shape), k, n - k).sum() + total
+        total = times @ _log_rise(concentration[item], jnp.asarray(trials, psi.dtype))
+        return _outcome(psi, jnp.broadcast_to(concentration, psi.shape), k, n - k).sum() - total
 
     @cached_property
     def _distinct(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

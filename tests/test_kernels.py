@@ -277,7 +277,7 @@ def test_beta_binomial_at_far_logits_and_extreme_concentrations(trials):
     np.testing.assert_allclose(ours, expected, rtol=1e-8, atol=1e-8)
 
 
-def test_beta_binomial_of_no_trials_is_exactly_zero_and_flat():
+def test_beta_binomial_of_no_trials_is_zero_and_flat():
     psi = jnp.linspace(-50, 50, 21)[:, None] + jnp.zeros(4)
     concentration = jnp.array([0.01, 1.0, 100.0, 1e5]) + jnp.zeros((21, 1))
     none = jnp.zeros(psi.shape)
@@ -289,7 +289,17 @@ def test_beta_binomial_of_no_trials_is_exactly_zero_and_flat():
         return value, *slopes(psi, concentration)
 
     for result in everything(psi, none, concentration):
-        np.testing.assert_array_equal(result, 0)
+        np.testing.assert_allclose(result, 0, atol=1e-15)
+
+
+@pytest.mark.parametrize("concentration", [1e9, 1e12, 1e15])
+def test_nothing_cancels_at_large_concentration(concentration):
+    psi, k, trials = 0.3, 100.0, 250.0
+    with jax.enable_x64(True):
+        value, slope = jax.value_and_grad(beta_binomial)(psi, k, trials, concentration)
+        binomial = k * psi - trials * np.log1p(np.exp(psi))
+        np.testing.assert_allclose(value - binomial, 0, atol=1e4 / concentration + 1e-10)
+        np.testing.assert_allclose(slope, k - trials * special.expit(psi), rtol=1e-6)
 
 
 def test_beta_binomial_tends_to_the_binomial():
