@@ -64,11 +64,11 @@ class FixedGauge:
         self.item_evidence = by_item / design.n_evaluated
         share = np.zeros(design.n_core)
         share[: design.n_evaluated] = by_model / by_model.mean()
+        self.step = float(self._step(hyper["factor_sd"], hyper.get("kappa")))
+        self.information = np.asarray(self._information(ref["loading"], 0.0))
         strength, self.axes = np.linalg.eigh(
             (ref["loading"] * self.item_evidence) @ ref["loading"].T
         )
-        self.step = float(self._step(hyper["factor_sd"], hyper.get("kappa")))
-        self.ridge = self.step**-2.0 * np.eye(spec.rank)
         self.units = {"factor": self._unit(strength[:, None] * share, self.step)}
         if "ability_unit" in ref:
             evident = self.item_evidence.sum() * hyper["ability_sd"] ** 2
@@ -81,6 +81,11 @@ class FixedGauge:
         self.coherent = {"loading": self._sheared_loadings()}
         if "intercept" in ref:
             self.coherent["intercept"] = self._shifted_intercepts()
+
+    def _information(self, loading: Any, log_narrow: Any) -> Any:
+        """Return the information of a model's responses and prior about its factors, (K, K)."""
+        prior = jnp.exp(2 * log_narrow) / self.step**2 * jnp.eye(self.spec.rank)
+        return (loading * self.item_evidence) @ loading.T + prior
 
     def _log_scale(self, kappa: Any) -> Any:
         """Return half the log ratio of the field's variance to that of a step along an edge."""
@@ -173,12 +178,16 @@ class FixedGauge:
             values["loading_mean"] = mean * jnp.exp(log_narrow)
             n_scaled += mean.size
         jacobian = jacobian + n_scaled * log_narrow
-        square = (loading * weight) @ loading.T + self.ridge
-        restore = jnp.linalg.solve(square, (loading * weight) @ ref["loading"].T + self.ridge)
-        values["factor"] = restore @ (
-            ref["factor"] + self.axes @ self._spread("factor", z["factor"])
-        )
-        jacobian = jacobian + self.design.n_core * jnp.linalg.slogdet(restore)[1]
+        # Where loadings say little, factors follow the scale of their prior.
+        square = self._information(loading, log_narrow)
+        target = (loading * weight) @ ref["loading"].T
+        target = target + jnp.exp(log_narrow) / self.step**2 * jnp.eye(self.spec.rank)
+        chol, chol0 = jnp.linalg.cholesky(square), jnp.linalg.cholesky(self.information)
+        spread = jnp.linalg.solve(chol.T, chol0.T @ self.axes @ self._spread("factor", z["factor"]))
+        restore = jnp.linalg.solve(square, target)
+        values["factor"] = restore @ ref["factor"] + spread
+        narrowed = jnp.log(jnp.diagonal(chol)).sum() - jnp.log(jnp.diagonal(chol0)).sum()
+        jacobian = jacobian - self.design.n_core * narrowed
         if "intercept" in ref:
             centre = ref["factor"][:, : self.design.n_evaluated].mean(1)
             shift = scale["intercept"] * self._stretched("intercept", z["intercept"])
