@@ -17,6 +17,9 @@ from bayes_lrmf.spec import Spec
 __all__ = ["FixedGauge"]
 
 
+_SD_OF = {"ability_unit": "ability_sd", "effect_unit": "benchmark_sd"}
+
+
 class FixedGauge:
     r"""Coordinates in which the posterior of a factor model is nearly round.
 
@@ -33,6 +36,8 @@ class FixedGauge:
       the reference from the loadings and intercepts at hand, U the square root of the Gaussian
       conditional of the factors at the reference, along the lineage. So loadings move without
       dragging every factor along;
+    - the spread of factors and effects follows the information about them, as loadings and scales
+      move;
     - the directions of loadings and intercepts that a change of all factors undoes are as long as
       the prior of the factors lets them be;
     - the scale of the field is that of its steps along edges, which the data know well, not its
@@ -70,13 +75,14 @@ class FixedGauge:
             (ref["loading"] * self.item_evidence) @ ref["loading"].T
         )
         self.units = {"factor": self._unit(strength[:, None] * share, self.step)}
-        if "ability_unit" in ref:
-            evident = self.item_evidence.sum() * hyper["ability_sd"] ** 2
-            self.units["ability_unit"] = self._unit(evident * share, 1.0)
-        if "effect_unit" in ref:
-            within = np.bincount(design.benchmark_index, self.item_evidence)
-            evident = within[design.effect_benchmarks, None] * hyper["benchmark_sd"] ** 2
-            self.units["effect_unit"] = self._unit(evident * share, 1.0)
+        within = np.bincount(design.benchmark_index, self.item_evidence)
+        self.evident = {
+            "ability_unit": within.sum(),
+            "effect_unit": within[design.effect_benchmarks, None],
+        }
+        for name in self.evident.keys() & ref.keys():
+            evident = self.evident[name] * hyper[_SD_OF[name]] ** 2
+            self.units[name] = self._unit(evident * share, 1.0)
         self.tangent = self._tangent()
         self.coherent = {"loading": self._sheared_loadings()}
         if "intercept" in ref:
@@ -197,12 +203,16 @@ class FixedGauge:
             values["factor"] = values["factor"] - offset[:, None]
             mean = ref["intercept_mean"] + scale["intercept_mean"] * z["intercept_mean"]
             values["intercept_mean"] = mean
-        for unit, sd in (("ability_unit", "ability_sd"), ("effect_unit", "benchmark_sd")):
-            if unit in ref:
-                values[unit] = (ref[unit] + self._spread(unit, z[unit])) * jnp.exp(widen)
-                jacobian = jacobian + ref[unit].size * widen
-                if sd in self.learned:
-                    values[sd] = values[sd] * jnp.exp(-widen)
+        for name in self.evident.keys() & ref.keys():
+            sd, before = values[_SD_OF[name]], self.hyper[_SD_OF[name]]
+            informed = self.evident[name] * sd**2 + 1
+            mean = ref[name] * (self.evident[name] * sd * before + 1) / informed
+            narrowed = jnp.sqrt((self.evident[name] * before**2 + 1) / informed)
+            unit = mean + narrowed * self._spread(name, z[name])
+            values[name] = unit * jnp.exp(widen)
+            jacobian = jacobian + unit.size * widen + self.design.n_core * jnp.log(narrowed).sum()
+            if _SD_OF[name] in self.learned:
+                values[_SD_OF[name]] = sd * jnp.exp(-widen)
         return values, jacobian + sum(jnp.log(values[n]).sum() for n in self.learned)
 
     def _orbit(self, loading: Any) -> Any:
