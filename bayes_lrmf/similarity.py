@@ -27,35 +27,49 @@ def knn_graph(embeddings: Any, *, k: int = 10) -> sp.csr_array:
         A row of zeros has no neighbours.
     k : int
         Two items are joined when either is among the k nearest of the other; ties go to the
-        earlier item.
+        earlier item. Items without a positive cosine are never joined.
 
     Returns
     -------
     csr_array, shape (n_items, n_items)
     """
     k = whole_number(k, name="k")
-    rows = sp.csr_array(embeddings, dtype=np.float64)
-    norm = np.sqrt(rows.multiply(rows).sum(axis=1))
-    unit = sp.csr_array(sp.diags_array(1 / np.where(norm > 0, norm, 1)) @ rows)
-    n = rows.shape[0]
-    pairs = []
+    unit = _unit_rows(embeddings)
+    n = unit.shape[0]
+    starts, ends = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, n, _BLOCK):
-        close = (unit[start : start + _BLOCK] @ unit.T).toarray()
-        at = np.arange(len(close))
-        close[at, start + at] = -np.inf
-        close[:, norm == 0] = -np.inf
+        product: Any = unit[start : start + _BLOCK] @ unit.T
         # Rounding makes equals differ in the last bits, and ties must not hang on that.
-        order = np.argsort(-np.round(close, 12), axis=1, kind="stable")[:, :k]
-        near = np.take_along_axis(close, order, axis=1)
-        keep = np.isfinite(near) & (norm[start : start + _BLOCK, None] > 0)
-        pairs.append(np.column_stack([np.repeat(start + at, keep.sum(1)), order[keep]]))
-    joined = np.concatenate(pairs) if pairs else np.empty((0, 2), int)
-    one_way = sp.coo_array((np.ones(len(joined)), (joined[:, 0], joined[:, 1])), shape=(n, n))
+        close = np.round(product.toarray() if hasattr(product, "toarray") else product, 12)
+        at = np.arange(len(close))
+        close[at, start + at] = 0
+        worst = -np.partition(-close, min(k, n) - 1, axis=1)[:, min(k, n) - 1]
+        for i, row in enumerate(close):
+            near = np.flatnonzero((row >= worst[i]) & (row > 0))
+            near = near[np.argsort(-row[near], kind="stable")[:k]]
+            starts.append(np.full(len(near), start + i))
+            ends.append(near)
+    rows, cols = np.concatenate(starts), np.concatenate(ends)
+    one_way = sp.coo_array((np.ones(len(rows)), (rows, cols)), shape=(n, n))
     return sp.csr_array(((one_way + one_way.T) > 0).astype(np.float64))
+
+
+def _unit_rows(embeddings: Any) -> Any:
+    sparse: bool = sp.issparse(embeddings)
+    if sparse:
+        rows: Any = sp.csr_array(embeddings, dtype=np.float64)
+        norm = np.sqrt(rows.multiply(rows).sum(axis=1))
+        return sp.csr_array(sp.diags_array(1 / np.where(norm > 0, norm, 1)) @ rows)
+    dense = np.asarray(embeddings, np.float64)
+    length = np.linalg.norm(dense, axis=1, keepdims=True)
+    return dense / np.where(length > 0, length, 1)
 
 
 def text_graph(texts: list[str], *, k: int = 10) -> sp.csr_array:
     """Return the `knn_graph` of TF-IDF vectors of item texts; an empty text has no neighbours.
+
+    Weights are ``(1 + log tf) log((1 + n) / (1 + df))`` (Spaerck Jones 1972): a word of every
+    text, such as one of a prompt that all items share, weighs nothing.
 
     Raises
     ------
@@ -63,14 +77,20 @@ def text_graph(texts: list[str], *, k: int = 10) -> sp.csr_array:
         If scikit-learn is not installed.
     """
     try:
-        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.feature_extraction.text import CountVectorizer
     except ImportError as error:
         raise InputError(
             "item text needs scikit-learn", fix="pip install 'bayes-lrmf[text]'"
         ) from error
-    if not any(text.strip() for text in texts):
+    # Single characters count: they are the numbers and the variables of mathematical items.
+    vectorizer = CountVectorizer(token_pattern=r"(?u)\b\w+\b")
+    analyse = vectorizer.build_analyzer()
+    if not any(analyse(text) for text in texts):
         return sp.csr_array((len(texts), len(texts)))
-    return knn_graph(TfidfVectorizer(sublinear_tf=True).fit_transform(texts), k=k)
+    counts: Any = sp.csr_array(vectorizer.fit_transform(texts), dtype=np.float64)
+    rarity = np.log((1 + len(texts)) / (1 + np.bincount(counts.indices, minlength=counts.shape[1])))
+    counts.data = 1 + np.log(counts.data)
+    return knn_graph(sp.csr_array(counts @ sp.diags_array(rarity)), k=k)
 
 
 def read_item_texts(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -106,7 +126,7 @@ def item_graph(
     Raises
     ------
     InputError
-        If the table knows none of the items, or has neither text nor numbers.
+        If the table knows none of the items, has neither text nor numbers, or lacks a number.
     """
     names = items["benchmark"].astype(str) + ":" + items["item"].astype(str)
     known = table.drop_duplicates("item_id").set_index("item_id").reindex(names)
@@ -121,4 +141,12 @@ def item_graph(
     numbers = known.select_dtypes("number")
     if not numbers.shape[1]:
         raise InputError("the items table has no text", fix="add a column prompt or embeddings")
-    return knn_graph(np.nan_to_num(numbers.to_numpy(float)), k=k), f"{note}; embeddings"
+    values = numbers.to_numpy(float)
+    matched = names.isin(set(table["item_id"])).to_numpy()
+    lacking = matched & ~np.isfinite(values).all(axis=1)
+    if lacking.any():
+        raise InputError(
+            f"item {names[lacking.argmax()]} lacks a number of its embedding",
+            fix="give every item all of them, or leave the item out",
+        )
+    return knn_graph(np.where(matched[:, None], values, 0), k=k), f"{note}; embeddings"

@@ -21,7 +21,7 @@ def brute_force(x, k):
         cosines = [
             (-(x[i] @ x[j]) / np.linalg.norm(x[i]) / np.linalg.norm(x[j]), j)
             for j in range(n)
-            if j != i and x[j].any()
+            if j != i and x[j].any() and x[i] @ x[j] > 0
         ]
         for _, j in sorted(cosines)[:k]:
             joined[i, j] = joined[j, i] = 1
@@ -45,6 +45,39 @@ def test_texts_alike_are_joined_and_empty_ones_alone():
     assert graph[0, 2] == 0
     assert not graph[4].any()
     np.testing.assert_array_equal(graph, graph.T)
+
+
+def test_items_without_a_shared_word_are_strangers():
+    graph = text_graph(
+        ["red apple", "red pear", "prime sum", "x + 1", "x + 2", "?!"], k=5
+    ).toarray()
+    expected = np.zeros((6, 6))
+    expected[0, 1] = expected[1, 0] = expected[3, 4] = expected[4, 3] = 1
+    np.testing.assert_array_equal(graph, expected)
+
+
+def test_texts_without_words_have_no_neighbours():
+    assert text_graph(["?", "!", ""]).nnz == 0
+
+
+def test_a_prompt_that_all_share_weighs_nothing():
+    prompt = "answer the question with care and think step by step " * 5
+    own = ["red apple pie", "green apple tart", "prime number sum", "odd number product"]
+    with_prompt = text_graph([prompt + text for text in own], k=1).toarray()
+    np.testing.assert_array_equal(with_prompt, text_graph(own, k=1).toarray())
+    assert with_prompt[0, 1] == with_prompt[2, 3] == 1
+
+
+def test_embeddings_match_by_name_and_must_be_whole(tmp_path):
+    items = pd.DataFrame({"benchmark": ["b"] * 4, "item": ["1", "2", "3", "4"]})
+    table = pd.DataFrame({"item_id": ["b:4", "b:2", "b:1"], "e1": [1.0, 0, 1], "e2": [0.1, 1, 0]})
+    graph, note = item_graph(items, table, k=1)
+    assert "embeddings" in note
+    assert graph[0, 3] == 1
+    assert not graph[[2]].nnz
+    table.loc[1, "e2"] = np.nan
+    with pytest.raises(InputError, match="item b:2 lacks a number"):
+        item_graph(items, table)
 
 
 def test_item_table_is_matched_by_name(tmp_path):
