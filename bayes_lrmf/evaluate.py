@@ -116,10 +116,10 @@ def score_cold_start(
             some = run >= _FEWEST_TRIALS
             r = [
                 metrics.pearson(score[some[:, b], b], wide["mean"][some[:, b], b])
-                for b in range(score.shape[1])
+                for b in np.flatnonzero(some.sum(0) > 1)
             ]
-            out["pearson"] = float(np.nanmean(r))
-            out["mae"] = metrics.mae(score[some], wide["mean"][some])
+            out["pearson"] = float(np.nanmean(r)) if r else float("nan")
+            out["mae"] = metrics.mae(score[some], wide["mean"][some]) if r else float("nan")
         whole = run == wide["n_items"]
         at = f"{100 * ci_prob:.0f}"
         if posterior.is_point:
