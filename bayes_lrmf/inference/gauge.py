@@ -28,8 +28,8 @@ class FixedGauge:
     intercepts undo: long curved ridges, along which only the priors speak. Around a reference
     point (X0, M0, b0), here
 
-    - the rotation is fixed by :math:`X S^{-2} X_0'` being symmetric, a linear condition, with S
-      the scale of each item's loadings. Integrating the rotation out leaves the factor
+    - the rotation is fixed by :math:`X S^{-2} X_0'` being symmetric, a linear condition on the own
+      part X of the loadings, which does not follow their mean, with S the scale of each item. Integrating the rotation out leaves the factor
       :math:`\prod_{i<j}(s_i + s_j)` of the eigenvalues of that matrix, so psi and every
       hyper-parameter keep their posterior exactly;
     - factors are ``M = A (M0 + U z) + c``: A and c are the regression that best restores psi of
@@ -41,7 +41,8 @@ class FixedGauge:
     - the directions of loadings and intercepts that a change of all factors undoes are as long as
       the prior of the factors lets them be;
     - the scale of the field is that of its steps along edges, which the data know well, not its
-      marginal standard deviation; loadings are in inverse units of it, so that it moves freely.
+      marginal standard deviation; loadings that the responses tell are in inverse units of it,
+      the others follow their mean in units of their prior.
 
     Coordinates of the loadings along the rotation are given a standard normal of their own.
 
@@ -65,6 +66,9 @@ class FixedGauge:
         ref["loading"] = (left * size) @ right
         self.ref = ref
         self.scale = curvature_scales(design, spec, hyper, ref)
+        # In units of the prior precision of a loading, which is one.
+        self.loading_evidence = self.scale["loading"][0] ** -2 - 1
+        self.own = ref["loading"] - self._inherited(ref, 1.0)
         by_model, by_item = evidence(design, hyper)
         self.item_evidence = by_item / design.n_evaluated
         share = np.zeros(design.n_core)
@@ -87,6 +91,19 @@ class FixedGauge:
         self.coherent = {"loading": self._sheared_loadings()}
         if "intercept" in ref:
             self.coherent["intercept"] = self._shifted_intercepts()
+
+    def _inherited(self, values: dict[str, Any], ratio: Any) -> Any:
+        """Return the part of the loadings that follows their mean."""
+        if "loading_mean" not in values:
+            return 0.0
+        share = 1 / (1 + self.loading_evidence * ratio**2)
+        return share * values["loading_mean"][:, self.design.item_groups]
+
+    def _mean_evidence(self, ratio: Any) -> Any:
+        """Return what the loadings of each group tell about their mean."""
+        known = self.loading_evidence * ratio**2
+        member = np.eye(self.design.n_groups)[self.design.item_groups]
+        return (known / (1 + known)) @ member
 
     def _information(self, loading: Any, log_narrow: Any) -> Any:
         """Return the information of a model's responses and prior about its factors, (K, K)."""
@@ -115,7 +132,7 @@ class FixedGauge:
 
     def _tangent(self) -> np.ndarray:
         """Return an orthonormal basis of the rotations of the reference, (r, K, n_items)."""
-        white = self.ref["loading"] / self.scale["loading"]
+        white = self.own / self.scale["loading"]
         first, second = np.triu_indices(self.spec.rank, 1)
         turned = np.zeros((len(first), *white.shape))
         at = np.arange(len(first))
@@ -128,7 +145,7 @@ class FixedGauge:
 
         A field over n nodes knows a symmetric change of its K columns to a variance of 1 / (2 n).
         """
-        white = self.ref["loading"] / self.scale["loading"]
+        white = self.own / self.scale["loading"]
         first, second = np.triu_indices(self.spec.rank)
         symmetric = np.zeros((len(first), self.spec.rank, self.spec.rank))
         at = np.arange(len(first))
@@ -175,15 +192,19 @@ class FixedGauge:
         log_narrow = jnp.log(self.step / self._step(values["factor_sd"], values.get("kappa")))
         along = jnp.tensordot(self.tangent, z["loading"], 2)
         across = z["loading"] - jnp.tensordot(along, self.tangent, 1)
-        loading = ref["loading"] + scale["loading"] * self._stretched("loading", across)
-        jacobian = self._orbit(loading) - 0.5 * (along**2).sum()
-        values["loading"] = loading = loading * jnp.exp(log_narrow)
-        n_scaled = loading.size
+        own = self.own + scale["loading"] * self._stretched("loading", across)
+        jacobian = self._orbit(own) - 0.5 * (along**2).sum()
+        ratio, known = jnp.exp(-log_narrow), self.loading_evidence
+        narrowed = jnp.sqrt((1 + known) / (1 + known * ratio**2))
+        jacobian = jacobian + self.spec.rank * jnp.log(narrowed).sum()
         if "loading_mean" in ref:
-            mean = ref["loading_mean"] + scale["loading_mean"] * z["loading_mean"]
-            values["loading_mean"] = mean * jnp.exp(log_narrow)
-            n_scaled += mean.size
-        jacobian = jacobian + n_scaled * log_narrow
+            before, now = self._mean_evidence(1.0), self._mean_evidence(ratio)
+            prior = self.spec.loading_mean_sd.median**-2
+            mean = ref["loading_mean"] * now * (before + prior) / (before * ratio)
+            spread = jnp.sqrt(now + prior)
+            values["loading_mean"] = mean / spread**2 + z["loading_mean"] / spread
+            jacobian = jacobian - self.spec.rank * jnp.log(spread).sum()
+        values["loading"] = loading = narrowed * own + self._inherited(values, ratio)
         # Where loadings say little, factors follow the scale of their prior.
         square = self._information(loading, log_narrow)
         target = (loading * weight) @ ref["loading"].T
@@ -215,11 +236,11 @@ class FixedGauge:
                 values[_SD_OF[name]] = sd * jnp.exp(-widen)
         return values, jacobian + sum(jnp.log(values[n]).sum() for n in self.learned)
 
-    def _orbit(self, loading: Any) -> Any:
-        """Return the log volume of the orbit of rotations through `loading`."""
+    def _orbit(self, own: Any) -> Any:
+        """Return the log volume of the orbit of rotations through `own` loadings."""
         if self.spec.rank == 1:
             return 0.0
-        square = (loading / self.scale["loading"] ** 2) @ self.ref["loading"].T
+        square = (own / self.scale["loading"] ** 2) @ self.own.T
         same = np.eye(self.spec.rank)
         first, second = np.triu_indices(self.spec.rank, 1)
         i, j, k, m = first[:, None], second[:, None], first[None], second[None]
