@@ -29,7 +29,8 @@ class FixedGauge:
     point (X0, M0, b0), here
 
     - the rotation is fixed by :math:`X S^{-2} X_0'` being symmetric, a linear condition on the own
-      part X of the loadings, which does not follow their mean, with S the scale of each item. Integrating the rotation out leaves the factor
+      part X of the loadings, which does not follow their mean, with S the scale of each item.
+      Integrating the rotation out leaves the factor
       :math:`\prod_{i<j}(s_i + s_j)` of the eigenvalues of that matrix, so psi and every
       hyper-parameter keep their posterior exactly;
     - factors are ``M = A (M0 + U z) + c``: A and c are the regression that best restores psi of
