@@ -106,27 +106,6 @@ def _blocks(chosen: np.ndarray, per_model: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _cells(posterior: Posterior, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return successes and trials observed, float32 (n_chosen, n_items)."""
-    responses = posterior.design.responses
-    successes: np.ndarray = np.zeros((len(chosen), responses.n_items), np.float32)
-    trials: np.ndarray = np.zeros_like(successes)
-    inside = np.flatnonzero(chosen < responses.n_models)
-    if responses.dense is not None:
-        values = responses.dense[chosen[inside]]
-        trials[inside] = values >= 0
-        successes[inside] = values > 0
-        return successes, trials
-    cells = responses.to_cells()
-    position = np.full(responses.n_models, -1)
-    position[chosen[inside]] = inside
-    at = position[cells.rows]
-    mine = at >= 0
-    successes[at[mine], cells.cols[mine]] = cells.successes[mine]
-    trials[at[mine], cells.cols[mine]] = 1.0 if cells.trials is None else cells.trials[mine]
-    return successes, trials
-
-
 @jax.jit
 def _moments(rows: Any, cols: Any, left: Any, overlap: Any) -> tuple[Any, Any]:
     """Return mean and variance of the successes among the trials left, (n_draws, n_models).
@@ -183,7 +162,7 @@ def score_draws(
         items = np.flatnonzero(of_item == b)
         columns, correlation = cols[:, :, items], overlap[:, items]
         for block in _blocks(chosen, n_drawn * len(items)):
-            cells = _cells(posterior, chosen[block])
+            cells = design.responses.matrices(design.models[chosen[block]])
             successes, trials = cells[0][:, items], cells[1][:, items]
             left = np.maximum(full[items] - trials, 0)
             mean, variance = _moments(rows[:, :, block], columns, left, correlation)
@@ -292,13 +271,14 @@ def predict_items(
         # In float32 a probability within 6e-8 of 1 would be 1, and its log loss infinite.
         p = scipy.special.expit(psi.astype(np.float64))
         summary = _summary(p, ci_prob, posterior.is_point)
-        successes, trials = _cells(posterior, chosen[block])
+        names = posterior.design.models[chosen[block]]
+        successes, trials = posterior.design.responses.matrices(names)
         observed = np.where(trials > 0, successes / np.maximum(trials, 1), np.nan).astype(float)
         n = len(observed)
         parts.append(
             pd.DataFrame(
                 {
-                    "model": np.repeat(posterior.design.models[chosen[block]], len(items)),
+                    "model": np.repeat(names, len(items)),
                     "benchmark": np.tile(items["benchmark"].to_numpy(object), n),
                     "item": np.tile(items["item"].to_numpy(object), n),
                     **{name: value.ravel() for name, value in summary.items()},

@@ -211,6 +211,36 @@ class Responses:
         ]
         return both[0].reshape(shape), both[1].astype(np.float64).reshape(shape)
 
+    def matrices(self, names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return successes and trials of models as dense matrices; others have no trials.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Models of the table or not, each once.
+
+        Returns
+        -------
+        successes, trials : ndarray of float32, shape (n_names, n_items)
+        """
+        row_of = np.array([self._row_of.get(name, -1) for name in names], dtype=np.int64)
+        successes: np.ndarray = np.zeros((len(row_of), self.n_items), np.float32)
+        trials: np.ndarray = np.zeros_like(successes)
+        inside = np.flatnonzero(row_of >= 0)
+        if self.dense is not None:
+            values = self.dense[row_of[inside]]
+            trials[inside] = values >= 0
+            successes[inside] = values > 0
+            return successes, trials
+        cells = self.to_cells()
+        position = np.full(self.n_models, -1)
+        position[row_of[inside]] = inside
+        at = position[cells.rows]
+        mine = at >= 0
+        successes[at[mine], cells.cols[mine]] = cells.successes[mine]
+        trials[at[mine], cells.cols[mine]] = 1.0 if cells.trials is None else cells.trials[mine]
+        return successes, trials
+
     def to_frame(self) -> pd.DataFrame:
         """Return one line per observed cell: model, benchmark, item, successes, trials."""
         cells = self.to_cells()

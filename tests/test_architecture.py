@@ -43,6 +43,8 @@ FLOORS = {
     "diagnose": 6,
     "predict": 6,
     "coldstart": 6,
+    "forecast": 7,
+    "holdouts": 7,
     "baselines": 7,
     "flag": 7,
     "evaluate": 8,
