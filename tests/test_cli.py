@@ -1,0 +1,118 @@
+"""The way of a user through the command line, on simulated data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bayes_lrmf.cli import main
+
+
+def run(*arguments: object) -> int:
+    """Return the exit code."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(a) for a in arguments])
+    return caught.value.code
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with a simulated family, a point and a Gaussian fitted to it."""
+    made = tmp_path_factory.mktemp("cli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+        patch.chdir(made)
+        assert run("simulate", "-o", ".", "--models", 24, "--items", 16, "--seed", 3) == 0
+        fit = ("fit", "responses.parquet", "--lineage", "lineage.csv", "--num-chains", 1)
+        assert run(*fit, "--method", "map", "-o", "map.nc") == 0
+        assert run(*fit, "--method", "svi", "--max-steps", 400, "-o", "svi.nc") == 3
+    return made
+
+
+@pytest.fixture(autouse=True)
+def inside(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+
+
+def test_simulate_writes_what_fit_reads():
+    truth = pd.read_parquet("truth.parquet")
+    assert len(truth) == 24 * 16
+    assert {"model", "benchmark", "item", "probability"} <= set(truth)
+    assert list(pd.read_csv("lineage.csv")) == ["child", "parent", "relation", "weight"]
+
+
+def test_fit_that_did_not_converge_is_written_and_says_so(capsys):
+    assert Path("svi.nc").stat().st_size > 0
+    assert run("diagnose", "svi.nc") == 3
+    out = capsys.readouterr().out
+    assert out.startswith("NOT CONVERGED: run longer: --max-steps")
+    assert "factor_sd" in out
+
+
+def test_diagnose_of_a_good_fit(capsys):
+    assert run("diagnose", "map.nc") == 0
+    assert capsys.readouterr().out.startswith("GOOD: map converged")
+
+
+def test_benchmark_table_holds_every_model_with_intervals(capsys):
+    assert run("predict", "svi.nc", "-o", "b.csv") == 0
+    assert "96 rows written to b.csv" in capsys.readouterr().err
+    table = pd.read_csv("b.csv")
+    columns = "model benchmark mean sd lower upper n_items n_observed kind"
+    assert list(table) == columns.split()
+    # Every model of the tree is in it, those without a single response too.
+    assert set(table["model"]) == set(pd.read_parquet("truth.parquet")["model"])
+    assert (table.groupby("model")["n_observed"].sum() == 0).any()
+    assert (table["kind"] == "predictive").all()
+    assert (table["lower"] <= table["mean"]).all()
+    assert (table["mean"] <= table["upper"]).all()
+    assert table["mean"].between(0, 1).all()
+
+
+def test_point_has_empty_intervals_and_says_so(capsys):
+    assert run("predict", "map.nc") == 0
+    out, err = capsys.readouterr()
+    assert "a point estimate has no intervals" in err
+    header, first, *_ = out.splitlines()
+    row = dict(zip(header.split(","), first.split(","), strict=True))
+    assert row["kind"] == "point"
+    assert row["sd"] == row["lower"] == row["upper"] == ""
+
+
+def test_item_and_rank_levels_of_chosen_models():
+    models = list(pd.read_parquet("responses.parquet")["model"][:2])
+    Path("some.txt").write_text("\n".join(models) + "\n")
+    assert (
+        run("predict", "svi.nc", "--level", "item", "--models", "@some.txt", "-o", "i.parquet") == 0
+    )
+    items = pd.read_parquet("i.parquet")
+    columns = "model benchmark item mean sd lower upper observed kind"
+    assert list(items) == columns.split()
+    assert list(dict.fromkeys(items["model"])) == models
+    assert len(items) == 2 * 16
+    assert (
+        run("predict", "svi.nc", "--level", "rank", "--models", ",".join(models), "-o", "r.csv")
+        == 0
+    )
+    ranks = pd.read_csv("r.csv")
+    both = ranks.groupby("benchmark")["mean"].sum()
+    np.testing.assert_allclose(both, 3, rtol=1e-6)
+
+
+def test_wider_intervals_at_higher_probability():
+    for at in (0.5, 0.95):
+        assert run("predict", "svi.nc", "--ci-prob", at, "-o", f"b{at}.csv") == 0
+    narrow, wide = pd.read_csv("b0.5.csv"), pd.read_csv("b0.95.csv")
+    np.testing.assert_array_equal(narrow["mean"], wide["mean"])
+    assert (wide["upper"] - wide["lower"] >= narrow["upper"] - narrow["lower"]).all()
+
+
+def test_same_seed_same_file():
+    fit = ("fit", "responses.parquet", "--lineage", "lineage.csv", "--method", "map")
+    assert run(*fit, "--num-chains", 1, "-o", "again.nc") == 0
+    assert Path("again.nc").read_bytes() == Path("map.nc").read_bytes()
