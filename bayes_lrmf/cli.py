@@ -175,7 +175,7 @@ def simulate(
 @click.option("--spec", default="lrmf", show_default=True, help="Name or TOML file.")
 @click.option("--method", metavar="map|svi|nuts", help="By default the best sound one.")
 @click.option("--seed", type=_SEED, default=0, show_default=True)
-@click.option("--num-warmup", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--num-warmup", type=click.IntRange(1), default=500, show_default=True)
 @click.option("--num-samples", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--num-chains", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--max-steps", type=click.IntRange(1), help="Limit of map and svi.")

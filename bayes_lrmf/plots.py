@@ -39,12 +39,15 @@ def plot_predictions(table: pd.DataFrame, *, truth: str | None = None, most: int
     rows = np.arange(len(models))
     for axis, benchmark in zip(axes[0], benchmarks, strict=True):
         part = table[table["benchmark"] == benchmark].set_index("model").loc[models]
-        axis.hlines(rows, part["lower"], part["upper"], color=_BLUE, lw=3, alpha=0.45)
+        label = "interval" if part["lower"].notna().any() else None
+        axis.hlines(rows, part["lower"], part["upper"], color=_BLUE, lw=3, alpha=0.45, label=label)
         axis.plot(part["mean"], rows, "o", color=_BLUE, ms=4, label="predicted")
         if truth is not None:
             axis.plot(part[truth], rows, "x", color=_ORANGE, ms=5, label="true")
         axis.set(title=benchmark, xlabel="score", xlim=(0, 1))
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(rows, models, fontsize=7)
-    axes[0][-1].legend(loc="lower right", fontsize=7)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8
+    )
     return figure

@@ -62,8 +62,8 @@ class FitRecord:
     method: str
     converged: bool
     message: str
-    trace: np.ndarray = field(default_factory=lambda: np.empty(0))
-    sample_stats: Mapping[str, np.ndarray] = field(default_factory=dict)
+    trace: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
+    sample_stats: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     seconds: float = float("nan")
 
 
