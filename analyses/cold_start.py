@@ -28,29 +28,30 @@ def main() -> None:
     import jax
 
     from bayes_lrmf.design import make_design
-    from bayes_lrmf.evaluate import hide_leaf_children, score_cold_start
+    from bayes_lrmf.forecast import posterior_forecast
+    from bayes_lrmf.holdouts import families, hold_out_cold
     from bayes_lrmf.inference import fit_method
     from bayes_lrmf.lineage import read_lineage
     from bayes_lrmf.progress import Progress
     from bayes_lrmf.responses import read_responses
+    from bayes_lrmf.scoring import score
     from bayes_lrmf.spec import read_spec
 
     spec = read_spec(given.spec)
     responses = read_responses(folder / TABLES[given.table])
     lineage = read_lineage(folder / "lineage/edges.csv")
-    train, hidden = hide_leaf_children(responses, lineage, seed=given.seed)
-    print(f"{given.table}: {len(hidden)} of {responses.n_models:,} models hidden")
+    split = hold_out_cold(responses, lineage, seed=given.seed)
+    print(f"{given.table}: {len(split.models)} of {responses.n_models:,} models hidden")
     started = time.perf_counter()
-    # Without lineage the hidden models are known by name alone.
-    design = make_design(train, spec, lineage=lineage)
+    design = make_design(split.train, spec, lineage=lineage)
     with Progress(f"fit {given.method}") as progress:
         posterior = fit_method(
             given.method, design, spec, key=jax.random.key(given.seed), progress=progress
         )
     print(f"{given.method}, {spec.name}: {posterior.record.message}")
     print(f"seconds {time.perf_counter() - started:.0f}")
-    truth = responses.select_models(hidden)
-    for name, value in score_cold_start(posterior, truth, key=jax.random.key(1)).items():
+    forecast = posterior_forecast(posterior, split.models, key=jax.random.key(1))
+    for name, value in score(forecast, split, families(responses, lineage)).items():
         print(f"{name} {value:.4f}")
 
 

@@ -1,8 +1,10 @@
 """Scores of predictions on plain arrays.
 
 Every score takes arrays of one shape (any; `crps` also takes draws, along a first axis), reads them
-as float64 and returns one float, the unweighted mean over all values. Arrays must be finite and not
-empty: a missing response is no response to score, so drop such cells before.
+as float64 and returns one float, the mean over all values. Scores of probabilities take weights of
+that shape too, which count a value as that many equal ones: k successes in n trials are a 1 of
+weight k and a 0 of weight n - k. Arrays must be finite and not empty: a missing response is no
+response to score, so drop such cells before.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ __all__ = [
     "crps",
     "ece",
     "interval_score",
+    "interval_width",
     "log_loss",
     "mae",
     "pearson",
+    "pearson_within",
     "rmse",
     "spearman",
 ]
@@ -30,7 +34,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 
-def log_loss(y: ArrayLike, p: ArrayLike) -> float:
+def log_loss(y: ArrayLike, p: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Return the mean of ``-y log p - (1 - y) log(1 - p)``, in nats.
 
     Parameters
@@ -40,6 +44,7 @@ def log_loss(y: ArrayLike, p: ArrayLike) -> float:
     p : array-like, shape (...)
         Predicted probabilities. Those nearer to 0 or 1 than the machine epsilon of their own type
         are moved to it, so that a saturated sigmoid costs much but not everything.
+    weights : array-like, shape (...), optional
 
     References
     ----------
@@ -49,26 +54,27 @@ def log_loss(y: ArrayLike, p: ArrayLike) -> float:
     eps = float(np.finfo(kind if kind.kind == "f" else np.float64).eps)
     y, p = _fractions(y=y, p=p)
     p = np.clip(p, eps, 1 - eps)
-    return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
+    return _mean(-(y * np.log(p) + (1 - y) * np.log1p(-p)), weights)
 
 
-def brier(y: ArrayLike, p: ArrayLike) -> float:
+def brier(y: ArrayLike, p: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Return the Brier score, the mean of ``(y - p)^2``.
 
     Parameters
     ----------
     y, p : array-like, shape (...)
         Responses and predicted probabilities, both in [0, 1].
+    weights : array-like, shape (...), optional
 
     References
     ----------
     Brier (1950), Verification of forecasts expressed in terms of probability.
     """
     y, p = _fractions(y=y, p=p)
-    return float(np.mean((y - p) ** 2))
+    return _mean((y - p) ** 2, weights)
 
 
-def accuracy(y: ArrayLike, p: ArrayLike) -> float:
+def accuracy(y: ArrayLike, p: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Return the share of responses on the side of one half that was predicted.
 
     Parameters
@@ -77,17 +83,18 @@ def accuracy(y: ArrayLike, p: ArrayLike) -> float:
         Responses, each 0 or 1.
     p : array-like, shape (...)
         Predicted probabilities in [0, 1]; one half counts as predicting 1.
+    weights : array-like, shape (...), optional
     """
     y, p = _fractions(y=y, p=p)
     _check_binary(y)
-    return float(np.mean((p >= 0.5) == (y == 1)))
+    return _mean((p >= 0.5) == (y == 1), weights)
 
 
-def auc(y: ArrayLike, p: ArrayLike) -> float:
+def auc(y: ArrayLike, p: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Return the area under the ROC curve: P(a 1 ranks above a 0), ties counting one half.
 
-    ``(sum of ranks of the 1s - n1 (n1 + 1) / 2) / (n0 n1)`` with average ranks, which is the
-    Mann-Whitney statistic over its maximum.
+    ``sum_v n1_v (n0_{<v} + n0_v / 2) / (n0 n1)`` over the different values v of `p`, which is the
+    Mann-Whitney statistic over its maximum; n0 and n1 count the 0s and 1s, or sum their weights.
 
     Parameters
     ----------
@@ -95,6 +102,7 @@ def auc(y: ArrayLike, p: ArrayLike) -> float:
         Responses, each 0 or 1. NaN is returned when all are equal.
     p : array-like, shape (...)
         Predictions on any scale; only their order matters.
+    weights : array-like, shape (...), optional
 
     References
     ----------
@@ -102,15 +110,17 @@ def auc(y: ArrayLike, p: ArrayLike) -> float:
     """
     y, p = _aligned(y=y, p=p)
     _check_binary(y)
-    n_ones = float(y.sum())
-    n_zeros = len(y) - n_ones
-    if n_ones == 0 or n_zeros == 0:
+    counts = np.ones(len(y)) if weights is None else _checked_weights(weights, len(y))
+    _, index = np.unique(p, return_inverse=True)
+    ones = np.bincount(index, weights=counts * y)
+    zeros = np.bincount(index, weights=counts * (1 - y))
+    pairs = ones.sum() * zeros.sum()
+    if pairs == 0:
         return float("nan")
-    rank_sum = float(_average_ranks(p)[y == 1].sum())
-    return (rank_sum - n_ones * (n_ones + 1) / 2) / (n_zeros * n_ones)
+    return float(np.dot(ones, np.cumsum(zeros) - zeros / 2) / pairs)
 
 
-def ece(y: ArrayLike, p: ArrayLike, bins: int = 15) -> float:
+def ece(y: ArrayLike, p: ArrayLike, bins: int = 15, *, weights: ArrayLike | None = None) -> float:
     """Return the expected calibration error over equally wide bins of [0, 1].
 
     ``sum_b (n_b / n) |mean y in b - mean p in b|``; bin b holds ``b / bins <= p < (b + 1) / bins``
@@ -122,6 +132,7 @@ def ece(y: ArrayLike, p: ArrayLike, bins: int = 15) -> float:
         Responses and predicted probabilities, both in [0, 1].
     bins : int
         Number of bins.
+    weights : array-like, shape (...), optional
 
     References
     ----------
@@ -130,8 +141,9 @@ def ece(y: ArrayLike, p: ArrayLike, bins: int = 15) -> float:
     bins = whole_number(bins, name="bins")
     y, p = _fractions(y=y, p=p)
     index = np.minimum((p * bins).astype(np.intp), bins - 1)
-    gaps = np.bincount(index, weights=y - p, minlength=bins)
-    return float(np.abs(gaps).sum() / len(y))
+    counts = np.ones(len(y)) if weights is None else _checked_weights(weights, len(y))
+    gaps = np.bincount(index, weights=counts * (y - p), minlength=bins)
+    return float(np.abs(gaps).sum() / counts.sum())
 
 
 def pearson(y: ArrayLike, p: ArrayLike) -> float:
@@ -147,6 +159,40 @@ def pearson(y: ArrayLike, p: ArrayLike) -> float:
         return float("nan")
     y, p = _standardised(y), _standardised(p)
     return float(np.clip(np.dot(y, p), -1.0, 1.0))
+
+
+def pearson_within(y: ArrayLike, p: ArrayLike, groups: ArrayLike) -> float:
+    """Return Pearson's correlation after taking each group's mean from both arrays.
+
+    Groups of one say nothing about differences within groups and are dropped. NaN when no larger
+    group is left, or nothing differs within them.
+
+    Parameters
+    ----------
+    y, p : array-like, shape (...)
+        Observed and predicted values.
+    groups : array-like, shape (...)
+        Label of each value's group.
+    """
+    y, p = _aligned(y=y, p=p)
+    _, first, index, counts = np.unique(
+        np.asarray(groups).ravel(), return_index=True, return_inverse=True, return_counts=True
+    )
+    if len(index) != len(y):
+        raise InputError(
+            f"there are {len(index):,} groups and {len(y):,} values",
+            fix="give each value the label of its group",
+        )
+    several = counts[index] > 1
+    if not several.any():
+        return float("nan")
+    within = []
+    for values in (y, p):
+        # Taken from the first of its group, equal values leave an exact zero.
+        steps = values - values[first][index]
+        means = np.bincount(index, weights=steps) / counts
+        within.append((steps - means[index])[several])
+    return pearson(*within)
 
 
 def spearman(y: ArrayLike, p: ArrayLike) -> float:
@@ -245,6 +291,18 @@ def interval_score(lower: ArrayLike, upper: ArrayLike, y: ArrayLike, ci_prob: fl
     return float(np.mean(upper - lower + 2 / alpha * missed))
 
 
+def interval_width(lower: ArrayLike, upper: ArrayLike) -> float:
+    """Return the mean width of intervals.
+
+    Parameters
+    ----------
+    lower, upper : array-like, shape (...)
+        Ends of the intervals.
+    """
+    lower, upper, _ = _intervals(lower, upper, lower)
+    return float(np.mean(upper - lower))
+
+
 def coverage(lower: ArrayLike, upper: ArrayLike, y: ArrayLike) -> float:
     """Return the share of values with ``lower <= y <= upper``.
 
@@ -257,6 +315,25 @@ def coverage(lower: ArrayLike, upper: ArrayLike, y: ArrayLike) -> float:
     """
     lower, upper, y = _intervals(lower, upper, y)
     return float(np.mean((lower <= y) & (y <= upper)))
+
+
+def _mean(values: Floats | NDArray[np.bool_], weights: ArrayLike | None) -> float:
+    if weights is None:
+        return float(np.mean(values))
+    return float(np.average(values, weights=_checked_weights(weights, len(values))))
+
+
+def _checked_weights(weights: ArrayLike, n: int) -> Floats:
+    checked = _finite(weights, "weights").ravel()
+    if len(checked) != n:
+        raise InputError(
+            f"there are {len(checked):,} weights and {n:,} values", fix="give each value a weight"
+        )
+    if (checked < 0).any() or not checked.any():
+        raise InputError(
+            "weights are negative or all zero", fix="give the number of trials of each value"
+        )
+    return checked
 
 
 def _finite(values: ArrayLike, name: str) -> Floats:

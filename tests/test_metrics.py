@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+import scoringrules
 import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +52,50 @@ def test_probability_scores_equal_scikit_learn(y, p):
         assert metrics.auc(y, p) == pytest.approx(sklearn.metrics.roc_auc_score(y, p), rel=1e-12)
     else:
         assert math.isnan(metrics.auc(y, p))
+
+
+WEIGHTED_SCORES = [metrics.log_loss, metrics.brier, metrics.accuracy, metrics.auc, metrics.ece]
+
+
+@given(
+    answers,
+    probabilities,
+    sizes.flatmap(lambda n: hnp.arrays(np.int8, n, elements=st.integers(0, 5))),
+)
+def test_weights_count_a_value_so_many_times(y, p, weights):
+    if not weights.any():
+        return
+    for score in WEIGHTED_SCORES:
+        once = score(y, p, weights=weights)
+        repeated = score(np.repeat(y, weights), np.repeat(p, weights))
+        assert once == pytest.approx(repeated, rel=1e-9, abs=1e-12, nan_ok=True)
+
+
+def test_weighted_scores_equal_scikit_learn(rng):
+    y, p, w = rng.integers(0, 2, 80), rng.integers(1, 16, 80) / 16, rng.exponential(size=80)
+    pairs = {
+        metrics.log_loss: sklearn.metrics.log_loss(y, p, sample_weight=w),
+        metrics.brier: sklearn.metrics.brier_score_loss(y, p, sample_weight=w),
+        metrics.auc: sklearn.metrics.roc_auc_score(y, p, sample_weight=w),
+        metrics.accuracy: sklearn.metrics.accuracy_score(y, p >= 0.5, sample_weight=w),
+    }
+    for score, expected in pairs.items():
+        assert score(y, p, weights=w) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("score", WEIGHTED_SCORES)
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ([1], "there are 1 weights and 2 values"),
+        ([1, -1], "weights are negative or all zero"),
+        ([0, 0], "weights are negative or all zero"),
+        ([1, np.nan], "weights has 1 of 2 values that are not finite"),
+    ],
+)
+def test_unusable_weights_are_refused(score, weights, says):
+    with pytest.raises(InputError, match=says):
+        score([1, 0], [0.5, 0.5], weights=weights)
 
 
 @given(values, values)
@@ -139,6 +184,36 @@ def test_constants_have_no_correlation():
         assert math.isnan(score([1.0], [2.0]))
 
 
+def test_pearson_within_by_hand():
+    # Between the groups y falls as p rises; within a and b it rises with p; c has one value.
+    y, p = [5, 6, 1, 3, 9], [0.1, 0.2, 0.7, 0.8, 0.5]
+    dy, dp = np.array([-0.5, 0.5, -1, 1]), np.array([-0.05, 0.05, -0.05, 0.05])
+    expected = (dy @ dp) / math.sqrt((dy @ dy) * (dp @ dp))
+    groups = ["a", "a", "b", "b", "c"]
+    assert metrics.pearson_within(y, p, groups) == pytest.approx(expected, rel=1e-12)
+    assert metrics.pearson(y, p) < 0 < expected
+    assert metrics.pearson_within(y, p, ["a"] * 5) == pytest.approx(metrics.pearson(y, p))
+
+
+def test_pearson_within_equals_a_regression_on_group_indicators(rng):
+    groups = np.repeat(np.arange(12), 4)
+    y, p = rng.normal(size=(2, 48)) + groups
+    indicators = np.eye(12)[groups]
+    residuals = [v - indicators @ np.linalg.lstsq(indicators, v)[0] for v in (y, p)]
+    expected = scipy.stats.pearsonr(*residuals)[0]
+    assert metrics.pearson_within(y, p, groups) == pytest.approx(expected, rel=1e-9)
+
+
+def test_pearson_within_needs_differences_within_groups():
+    assert math.isnan(metrics.pearson_within([1, 2, 3], [1, 2, 3], [0, 1, 2]))
+    # The mean of three 0.1s is not 0.1.
+    assert math.isnan(
+        metrics.pearson_within([1, 2, 3, 4, 5, 6], [0.1] * 3 + [0.7] * 3, [0] * 3 + [1] * 3)
+    )
+    with pytest.raises(InputError, match="2 groups and 3 values"):
+        metrics.pearson_within([1, 2, 3], [1, 2, 3], [0, 1])
+
+
 def normal_crps(mean, sd, y):
     """Return the CRPS of N(mean, sd) at y: Gneiting and Raftery (2007), after equation 21."""
     z = (y - mean) / sd
@@ -179,6 +254,15 @@ def test_crps_equals_the_sum_over_pairs(x):
     assert metrics.crps(x, y) == pytest.approx(expected, abs=1e-9)
 
 
+def test_scores_of_distributions_equal_scoringrules(rng):
+    draws, y = rng.normal(size=(30, 6)), rng.normal(size=6)
+    expected = scoringrules.crps_ensemble(y, draws, m_axis=0, estimator="fair").mean()
+    assert metrics.crps(draws, y) == pytest.approx(expected, rel=1e-9)
+    lower, upper = np.quantile(draws, [0.1, 0.9], axis=0)
+    expected = scoringrules.interval_score(y, lower, upper, 0.2).mean()
+    assert metrics.interval_score(lower, upper, y, ci_prob=0.8) == pytest.approx(expected)
+
+
 def test_crps_of_one_value_drawn_over_and_over_is_the_error():
     assert metrics.crps([3.0, 3.0, 3.0], 5.0) == 2.0
 
@@ -194,6 +278,12 @@ def test_interval_score_is_least_for_the_true_interval(rng):
     ends = {z: np.full(y.size, z) for z in (0.8, 1.2816, 1.8)}
     scores = {z: metrics.interval_score(-e, e, y, ci_prob=0.8) for z, e in ends.items()}
     assert min(scores, key=scores.get) == 1.2816
+
+
+def test_width_is_the_mean():
+    assert metrics.interval_width([0, 0.5], [1, 0.75]) == (1 + 0.25) / 2
+    with pytest.raises(InputError, match="lower is above upper in 1 of 1"):
+        metrics.interval_width([1], [0])
 
 
 def test_coverage_counts_the_ends(rng):
