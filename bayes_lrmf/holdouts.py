@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ import pandas as pd
 from bayes_lrmf.checks import InputError, probability, whole_number
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.responses import Responses
+from bayes_lrmf.twins import twins
 
 __all__ = [
     "Split",
@@ -21,7 +21,6 @@ __all__ = [
     "hold_out_later",
     "hold_out_roots",
     "hold_out_shots",
-    "twins",
 ]
 
 
@@ -208,15 +207,26 @@ def hold_out_shots(
     cold = hold_out_cold(responses, lineage, seed=seed, share=share)
     row_of = {model: row for row, model in enumerate(responses.models)}
     cells = responses.to_cells()
-    held = np.zeros(len(cells.rows), bool)
-    # Twins have as many cells, so a generator seeded by their group puts them in one order.
-    for model, group in zip(cold.models, twins(cold.truth), strict=True):
+    held, scored = np.zeros((2, len(cells.rows)), bool)
+    shown: dict[int, np.ndarray] = {}
+    label = twins(responses)
+    groups = {model: int(label[row_of[model]]) for model in cold.models}
+    parts = {}
+    for model, group in groups.items():
         start, stop = np.searchsorted(cells.rows, [row_of[model], row_of[model] + 1])
-        order = np.random.default_rng([seed, group]).permutation(stop - start)
-        held[start + order[k:]] = True
-    if not held.any():
+        # One order of all items for a group: its members keep the same where they ran them.
+        order = np.random.default_rng([seed, group]).permutation(responses.n_items)
+        parts[model] = slice(start, stop)
+        last = np.argsort(order[cells.cols[start:stop]])[k:]
+        held[start + last] = True
+        kept = np.delete(cells.cols[start:stop], last)
+        shown[group] = np.union1d(shown.get(group, np.empty(0, kept.dtype)), kept)
+    for model, part in parts.items():
+        # What is shown of one twin would tell the cell of another: hidden, but not scored.
+        scored[part] = held[part] & ~np.isin(cells.cols[part], shown[groups[model]])
+    if not scored.any():
         raise InputError(f"no model has more than {k:,} responses", fix="lower k")
-    return _split(f"shots:{k}", seed, responses, held, held)
+    return _split(f"shots:{k}", seed, responses, held, scored)
 
 
 def hold_out_cells(
@@ -287,21 +297,6 @@ def families(responses: Responses, lineage: Lineage) -> pd.Series:
     """
     label = lineage.core(list(responses.models)).components()[: responses.n_models]
     return pd.Series(label, index=pd.Index(responses.models, name="model"), name="family")
-
-
-def twins(responses: Responses) -> np.ndarray:
-    """Return a label for each model, equal for models with identical responses.
-
-    Labels count from 0 in order of first appearance; shape (n_models,).
-    """
-    cells = responses.to_cells()
-    bounds = np.searchsorted(cells.rows, np.arange(responses.n_models + 1))
-    parts = [cells.cols, cells.successes, *([] if cells.trials is None else [cells.trials])]
-    keys = [
-        b"".join(part[start:stop].tobytes() for part in parts)
-        for start, stop in itertools.pairwise(bounds)
-    ]
-    return np.asarray(pd.factorize(np.array(keys, dtype=object))[0])
 
 
 def _whole_groups(responses: Responses, names: Iterable[str]) -> list[tuple[str, ...]]:

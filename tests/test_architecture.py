@@ -35,6 +35,7 @@ FLOORS = {
     "comparison": 1,
     "gmrf": 2,
     "gaussian": 2,
+    "twins": 2,
     "design": 2,
     "program": 3,
     "simulate": 4,

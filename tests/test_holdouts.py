@@ -15,10 +15,10 @@ from bayes_lrmf.holdouts import (
     hold_out_later,
     hold_out_roots,
     hold_out_shots,
-    twins,
 )
 from bayes_lrmf.lineage import Lineage, lineage_from_frame, read_lineage
 from bayes_lrmf.responses import Responses, read_responses, responses_from_frame
+from bayes_lrmf.twins import twins
 
 BASES = [f"base{i}" for i in range(4)]
 LEAVES = [f"leaf{i}" for i in range(24)]
@@ -126,19 +126,6 @@ def test_a_split_that_leaks_is_refused(rng):
     one = responses.select_models(["a"])
     with pytest.raises(ValueError, match="were held out"):
         Split("false", 0, responses, one, one)
-
-
-def test_twins_have_all_their_responses_in_common(rng):
-    frame = table(["a", "b", "c", "d"], rng)
-    cells = frame.columns[1:]
-    frame.loc[2, cells] = frame.loc[0, cells].to_numpy()
-    frame.loc[3, cells] = frame.loc[0, cells].to_numpy()
-    frame.loc[3, cells[0]] = np.nan
-    np.testing.assert_array_equal(twins(responses_from_frame(frame)), [0, 1, 0, 2])
-    counts = pd.DataFrame(
-        {"model": list("abc"), "benchmark": "x", "successes": [3, 3, 3], "trials": [9, 5, 9]}
-    )
-    np.testing.assert_array_equal(twins(responses_from_frame(counts)), [0, 1, 0])
 
 
 def test_half_of_the_leaf_children_lose_every_cell(rng):
