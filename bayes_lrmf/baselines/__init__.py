@@ -1,0 +1,7 @@
+"""What is not Bayesian: each method returns probabilities of success, (models, items)."""
+
+from bayes_lrmf.baselines.items import item_mean
+
+__all__ = [
+    "item_mean",
+]
