@@ -48,7 +48,7 @@ FLOORS = {
     "coldstart": 6,
     "forecast": 7,
     "holdouts": 7,
-    "baselines": 7,
+    "baselines.*": 7,
     "flag": 7,
     "scoring": 8,
     "evaluate": 8,
