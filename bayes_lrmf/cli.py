@@ -326,5 +326,108 @@ def predict(
     _emit(table, output)
 
 
+@_cli.command()
+@click.argument("responses")
+@click.option("--lineage", required=True, metavar="FILE", help="child, parent, relation[, weight].")
+@click.option("--aliases", metavar="FILE", help="alias, name: other names of models.")
+@click.option("--models-table", metavar="FILE", help="model and features (parameters, date, type).")
+@click.option("--items-table", metavar="FILE", help="Item text or embeddings, for method paper.")
+@click.option("--holdout", default="cold", show_default=True, metavar="cold|cells|time|roots")
+@click.option("--shots", default="0", show_default=True, help="For cold: items run, as 0,10,100.")
+@click.option("--density", default="0.1", show_default=True, help="For cells: shares observed.")
+@click.option("--methods", help="Comma-separated; an unknown name lists them all.")
+@click.option("--seeds", default="0", show_default=True, help="Of the hold-outs, as 0,1,2.")
+@click.option("--no-tuning", is_flag=True, help="Take each method's first settings.")
+@click.option("-o", "--output", required=True, metavar="METRICS.csv")
+def evaluate(
+    responses: str,
+    lineage: str,
+    aliases: str | None,
+    models_table: str | None,
+    items_table: str | None,
+    holdout: str,
+    shots: str,
+    density: str,
+    methods: str | None,
+    seeds: str,
+    no_tuning: bool,
+    output: str,
+) -> None:
+    """Hide some of RESPONSES, predict them by each method, and score the predictions.
+
+    Finished parts are kept beside the output until all are done: the same command goes on after an
+    interruption.
+    """
+    _checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    from bayes_lrmf import evaluate as study
+    from bayes_lrmf.lineage import read_lineage
+    from bayes_lrmf.methods import DEFAULT_METHODS, METHODS, Background
+    from bayes_lrmf.progress import Progress
+    from bayes_lrmf.responses import read_responses
+
+    one_of(holdout, study.HOLDOUTS, name="holdout")
+    chosen = list(DEFAULT_METHODS) if methods is None else _names(methods, "--methods")
+    for name in chosen:
+        if name not in METHODS:
+            known = ", ".join(METHODS)
+            raise InputError(f"unknown method {name!r}", fix=f"choose among {known}")
+    values = {"cold": _numbers(shots, "--shots"), "cells": _numbers(density, "--density")}
+    settings = [study.Setting(holdout, value) for value in values.get(holdout, [0.0])]
+    draws = [int(seed) for seed in _numbers(seeds, "--seeds")]
+    table = read_responses(responses)
+    _say(f"{table!r}")
+    tree = read_lineage(lineage, aliases=aliases)
+    _say(tree.summary(list(table.models)))
+    features = None
+    if models_table is not None:
+        from bayes_lrmf.features import read_features
+
+        features = read_features(models_table)
+    adjacency = None
+    if items_table is not None:
+        from bayes_lrmf.similarity import item_graph, read_item_texts
+
+        adjacency, note = item_graph(table.items, read_item_texts(items_table))
+        _say(f"note: {note}")
+    folder = Path(output + ".parts")
+    with Progress("evaluate", enabled=True) as progress:
+        found = study.evaluate(
+            table,
+            Background(tree, features, adjacency),
+            settings,
+            chosen,
+            seeds=draws,
+            tune=not no_tuning,
+            folder=folder,
+            progress=progress,
+        )
+    for name in dict.fromkeys(found.metrics["holdout"]):
+        print(f"{name}, seeds {seeds}; * best")
+        print(study.readable_table(found, name).to_string(index=False))
+    _emit(found.metrics, output)
+    study.remove_parts(folder)
+
+
+def _names(given: str, option: str) -> list[str]:
+    names = [part.strip() for part in given.split(",") if part.strip()]
+    if not names:
+        raise InputError("nothing named", where=option, fix="give names, or leave it out")
+    return names
+
+
+def _numbers(given: str, option: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in _names(given, option)]
+    except ValueError as error:
+        raise InputError(
+            f"{given!r} is no list of numbers", where=option, fix="give numbers as 0,10,100"
+        ) from error
+    if any(not 0 <= number < 2**32 for number in numbers):
+        raise InputError(
+            f"{given!r} holds a number out of range", where=option, fix="give 0 or more"
+        )
+    return numbers
+
+
 if __name__ == "__main__":
     main()
