@@ -13,7 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=600)
     parser.add_argument("--num-warmup", type=int, default=500)
-    parser.add_argument("--num-samples", type=int, default=1000)
+    parser.add_argument("--num-samples", type=int, default=800)
     given = parser.parse_args()
     folder = Path(os.environ.get("BAYES_LRMF_DATA", "../shared/data"))
     if not folder.is_dir():

@@ -176,7 +176,7 @@ def simulate(
 @click.option("--method", metavar="map|svi|nuts", help="By default the best sound one.")
 @click.option("--seed", type=_SEED, default=0, show_default=True)
 @click.option("--num-warmup", type=click.IntRange(1), default=500, show_default=True)
-@click.option("--num-samples", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--num-samples", type=click.IntRange(1), default=800, show_default=True)
 @click.option("--num-chains", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--max-steps", type=click.IntRange(1), help="Limit of map and svi.")
 @click.option("-o", "--output", required=True, metavar="POST.nc")

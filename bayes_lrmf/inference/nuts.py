@@ -36,7 +36,7 @@ def fit_nuts(
     key: jax.Array,
     progress: Progress | None = None,
     num_warmup: int = 500,
-    num_samples: int = 1000,
+    num_samples: int = 800,
     num_chains: int = 2,
     max_tree_depth: int = 9,
     target_accept: float = 0.9,
