@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -132,6 +132,67 @@ class Lineage:
         keep = (position[self.child] >= len(core)) & (position[self.parent] >= 0)
         return self._edges(keep, np.array(names, dtype=object), position)
 
+    def among(self, models: Iterable[str]) -> Lineage:
+        """Return the edges between these models alone: nobody is joined through others."""
+        names = np.array(list(dict.fromkeys(models)), dtype=object)
+        position = np.full(len(self.nodes), -1)
+        for at, name in enumerate(names):
+            if name in self.index:
+                position[self.index[name]] = at
+        keep = (position[self.child] >= 0) & (position[self.parent] >= 0)
+        return self._edges(keep, names, position)
+
+    def of_relations(self, relations: Iterable[str]) -> Lineage:
+        """Return the same models and the edges of these relations alone."""
+        wanted = [one_of(r, RELATIONS, name="relation") for r in relations]
+        keep = np.isin(self.relation.astype(str), wanted)
+        return self._edges(keep, self.nodes, np.arange(len(self.nodes)))
+
+    def shuffled(self, rng: np.random.Generator, *, n_swaps: int = 20) -> Lineage:
+        """Return a random lineage in which every model has as many parents and children.
+
+        Pairs of edges of one relation exchange their parents: numbers are kept relation by
+        relation, and a child keeps the weights of its parents. Exchanges that would repeat an
+        edge or close a cycle are passed over.
+
+        Parameters
+        ----------
+        rng : numpy Generator
+        n_swaps : int
+            Exchanges tried for each edge.
+
+        References
+        ----------
+        Maslov and Sneppen (2002), Specificity and stability in topology of protein networks.
+        """
+        parent, child = self.parent.tolist(), self.child.tolist()
+        parents = [set(p) for p in self._parents]
+
+        def own_ancestor(start: int) -> bool:
+            stack, seen = list(parents[start]), set(parents[start])
+            while stack:
+                new = parents[stack.pop()] - seen
+                seen |= new
+                stack += new
+            return start in seen
+
+        def swap(e: int, f: int) -> None:
+            for edge, new in ((e, parent[f]), (f, parent[e])):
+                parents[child[edge]].remove(parent[edge])
+                parents[child[edge]].add(new)
+            parent[e], parent[f] = parent[f], parent[e]
+
+        for relation in sorted(set(self.relation)):
+            edges = np.flatnonzero(self.relation == relation)
+            for e, f in rng.choice(edges, (n_swaps * len(edges), 2)).tolist():
+                repeats = parent[f] in parents[child[e]] or parent[e] in parents[child[f]]
+                if repeats or child[e] == child[f]:
+                    continue
+                swap(e, f)
+                if own_ancestor(child[e]) or own_ancestor(child[f]):
+                    swap(e, f)
+        return replace(self, parent=np.array(parent, np.int32))
+
     def strengths(self, relation_strength: Mapping[str, float] | None = None) -> np.ndarray:
         """Return Laplacian weights of the edges, shape (n_edges,).
 
@@ -180,6 +241,27 @@ class Lineage:
         for i in self.topological_order().tolist():
             depth[i] = max((depth[p] + 1 for p in self._parents[i]), default=0)
         return depth
+
+    def layout(self) -> pd.DataFrame:
+        """Return a row and a depth for each node, to draw the lineage as an indented tree.
+
+        Returns
+        -------
+        DataFrame
+            Indexed like `nodes`: ``model``; ``row``, from 0 at the top, no two alike, families
+            one below another and a model below its first recorded parent; ``depth``, steps from
+            a root on the longest way.
+        """
+        graph = nx.DiGraph()
+        graph.add_nodes_from(range(len(self.nodes)))
+        first = {c: near[0] for c, near in enumerate(self._parents) if near}
+        graph.add_edges_from((p, c) for c, p in first.items())
+        row = np.zeros(len(self.nodes), np.int64)
+        roots = [i for i in graph if i not in first]
+        order = (i for root in roots for i in nx.dfs_preorder_nodes(graph, root))
+        for at, i in enumerate(order):
+            row[i] = at
+        return pd.DataFrame({"model": self.nodes, "row": row, "depth": self.depth()})
 
     def _at(self, name: str) -> int:
         if name not in self.index:

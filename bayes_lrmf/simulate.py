@@ -79,6 +79,7 @@ def simulate(
     density: float = 0.5,
     trials: int = 1,
     cold_share: float = 0.15,
+    merge_share: float = 0.15,
     sampled_hyperparameters: bool = False,
 ) -> Simulation:
     """Draw a family of models and their responses from the program of `spec`.
@@ -95,6 +96,8 @@ def simulate(
         Trials per cell.
     cold_share : float
         Share of the childless models that have no responses at all.
+    merge_share : float
+        Share of the models that are merges of two others; without merges families stay apart.
     sampled_hyperparameters : bool
         Draw hyper-parameters from their priors; by default they are at their medians.
 
@@ -109,13 +112,14 @@ def simulate(
     trials = whole_number(trials, name="trials")
     if density != 1:
         probability(density, name="density")
-    if cold_share not in (0, 1):
-        probability(cold_share, name="cold_share")
+    for name, share in (("cold_share", cold_share), ("merge_share", merge_share)):
+        if share not in (0, 1):
+            probability(share, name=name)
     if spec.penalty is not None:
         raise InputError(f"spec {spec.name} is not a generative model", fix="choose spec lrmf")
     tree_key, program_key = jax.random.split(key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(tree_key)).tolist())
-    lineage = simulated_lineage(n_models, rng=rng)
+    lineage = simulated_lineage(n_models, rng=rng, merge_share=merge_share)
     bench = np.sort(np.arange(n_items) % n_benchmarks)
     items = pd.DataFrame(
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from itertools import pairwise
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.lineage import RELATIONS, Lineage, lineage_from_frame, read_lineage, write_lineage
+from bayes_lrmf.simulate import simulated_lineage
 
 STRENGTHS = {"finetune": 1.0, "merge": 2.0, "adapter": 1.0, "quantized": 4.0, "ancestor": 0.5}
 
@@ -613,3 +615,64 @@ def test_real_lineage(data_dir):
     n_parents = sum(model in children for model in models)
     assert n_parents > 1000
     assert lineage.summary(models).startswith(f"{n_parents:,} of {len(models):,} models have")
+
+
+def test_among_joins_nobody_through_others():
+    lineage = tree("b a\nc b\nd a\nd c merge")
+    near = lineage.among(["d", "a", "c", "zz"])
+    assert list(near.nodes) == ["d", "a", "c", "zz"]
+    assert weights_of(near) == {("d", "a"): 0.5, ("d", "c"): 0.5}
+    assert weights_of(lineage.among(["d", "a"])) == {("d", "a"): 1.0}
+
+
+def test_edges_of_some_relations_alone():
+    lineage = tree("b a ancestor\nc a finetune\nc b merge")
+    direct = lineage.of_relations(["finetune", "merge"])
+    assert list(direct.nodes) == list(lineage.nodes)
+    assert weights_of(direct) == {("c", "a"): 0.5, ("c", "b"): 0.5}
+    with pytest.raises(InputError, match="did you mean 'merge'"):
+        lineage.of_relations(["merged"])
+
+
+def test_shuffled_keeps_numbers_of_parents_and_children_by_relation(rng):
+    lineage = simulated_lineage(150, rng=rng, merge_share=0.3)
+    mixed = lineage.shuffled(np.random.default_rng(1))
+    for relation in set(lineage.relation):
+        here = lineage.relation == relation
+        for end in ("child", "parent"):
+            counts = [np.bincount(getattr(x, end)[here], minlength=150) for x in (lineage, mixed)]
+            np.testing.assert_array_equal(*counts)
+    np.testing.assert_array_equal(mixed.child, lineage.child)
+    np.testing.assert_array_equal(mixed.weight, lineage.weight)
+    assert (mixed.child != mixed.parent).all()
+    graph = nx.DiGraph(zip(mixed.parent, mixed.child, strict=True))
+    assert graph.number_of_edges() == len(mixed.child)
+    assert nx.is_directed_acyclic_graph(graph)
+    # With 12 base models and preferential attachment, chance alone keeps some edges.
+    assert (mixed.parent == lineage.parent).mean() < 0.3
+    again = lineage.shuffled(np.random.default_rng(1))
+    np.testing.assert_array_equal(again.parent, mixed.parent)
+
+
+def test_shuffled_never_closes_a_cycle():
+    # c -> b -> a beside f -> e -> d: exchanges within a chain would make a model its own ancestor.
+    lineage = tree("b a\nc b\ne d\nf e")
+    seen = set()
+    for seed in range(60):
+        mixed = lineage.shuffled(np.random.default_rng(seed))
+        graph = nx.DiGraph(zip(mixed.parent, mixed.child, strict=True))
+        assert nx.is_directed_acyclic_graph(graph)
+        seen.add(frozenset(zip(mixed.child, mixed.parent, strict=True)))
+    assert len(seen) > 1
+
+
+def test_layout_gives_every_model_a_row_below_its_first_parent():
+    lineage = tree("b a\nc a\nd b\ne c merge\ne d merge\ny x")
+    found = lineage.layout().set_index("model")
+    assert sorted(found["row"]) == list(range(7))
+    assert found["depth"].to_dict() == {"a": 0, "b": 1, "c": 1, "d": 2, "e": 3, "x": 0, "y": 1}
+    rows = found["row"]
+    assert (rows["a"] < rows["b"] < rows["d"]) and (rows["c"] < rows["e"])
+    assert rows["d"] == rows["b"] + 1
+    assert rows["e"] == rows["c"] + 1
+    assert abs(rows["y"] - rows["x"]) == 1
