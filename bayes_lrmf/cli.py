@@ -360,6 +360,7 @@ def evaluate(
     """
     _checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
     from bayes_lrmf import evaluate as study
+    from bayes_lrmf.evaluation import readable_table
     from bayes_lrmf.lineage import read_lineage
     from bayes_lrmf.methods import DEFAULT_METHODS, METHODS, Background
     from bayes_lrmf.progress import Progress
@@ -403,7 +404,7 @@ def evaluate(
         )
     for name in dict.fromkeys(found.metrics["holdout"]):
         print(f"{name}, seeds {seeds}; * best")
-        print(study.readable_table(found, name).to_string(index=False))
+        print(readable_table(found, name).to_string(index=False))
     _emit(found.metrics, output)
     study.remove_parts(folder)
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayes_lrmf.checks import InputError, probability, whole_number
 
-__all__ = ["Difference", "bootstrap_difference", "paired_difference"]
+__all__ = ["Difference", "bootstrap_difference", "bootstrap_error", "paired_difference"]
 
 Statistic = Callable[..., float]
 
@@ -126,12 +126,53 @@ def bootstrap_difference(
     def difference(rows: NDArray[np.intp]) -> float:
         return statistic(*(x[rows] for x in of_a)) - statistic(*(x[rows] for x in of_b))
 
-    resampled = [
-        difference(np.concatenate([np.tile(members[g], times[g]) for g in np.flatnonzero(times)]))
-        for times in _times_drawn(len(members), seed, n_boot)
-    ]
+    resampled = _resampled(difference, members, seed, n_boot)
     estimate = difference(np.arange(len(groups)))
-    return _difference(estimate, np.array(resampled), members, ci_prob)
+    return _difference(estimate, resampled, members, ci_prob)
+
+
+def bootstrap_error(
+    statistic: Statistic,
+    arrays: Sequence[ArrayLike],
+    groups: ArrayLike,
+    *,
+    seed: int,
+    n_boot: int = 2000,
+) -> tuple[float, float]:
+    """Return a statistic of one method and its standard error over resampled groups.
+
+    Parameters
+    ----------
+    statistic, arrays, groups, seed, n_boot
+        As for `bootstrap_difference`.
+
+    Raises
+    ------
+    InputError
+        As `bootstrap_difference`.
+    """
+    values, groups = [np.asarray(x) for x in arrays], np.asarray(groups)
+    _check_lengths(values, groups)
+    members = _members(groups)
+
+    def of_rows(rows: NDArray[np.intp]) -> float:
+        return float(statistic(*(x[rows] for x in values)))
+
+    resampled = _resampled(of_rows, members, seed, n_boot)
+    found = _difference(of_rows(np.arange(len(groups))), resampled, members, 0.9)
+    return found.estimate, found.standard_error
+
+
+def _resampled(
+    of_rows: Callable[[NDArray[np.intp]], float],
+    members: Sequence[NDArray[np.intp]],
+    seed: int,
+    n_boot: int,
+) -> NDArray[np.float64]:
+    rows = np.concatenate(members)
+    group = np.repeat(np.arange(len(members)), [len(m) for m in members])
+    drawn = _times_drawn(len(members), seed, n_boot)
+    return np.array([of_rows(np.repeat(rows, times[group])) for times in drawn])
 
 
 def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:

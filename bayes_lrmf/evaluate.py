@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_lrmf.checks import InputError, one_of, whole_number
-from bayes_lrmf.comparison import paired_difference
+from bayes_lrmf.evaluation import Evaluation
 from bayes_lrmf.files import written_whole
 from bayes_lrmf.holdouts import (
     Split,
@@ -27,23 +28,15 @@ from bayes_lrmf.holdouts import (
     hold_out_roots,
     hold_out_shots,
 )
-from bayes_lrmf.methods import METHODS, Background, run_method
+from bayes_lrmf.lineage import Lineage
+from bayes_lrmf.methods import METHODS, Background, Method, run_method
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.responses import Responses
-from bayes_lrmf.scoring import per_model, score
+from bayes_lrmf.scoring import benchmark_scores, per_model, score
 
-__all__ = [
-    "HIGHER_IS_BETTER",
-    "HOLDOUTS",
-    "Evaluation",
-    "Setting",
-    "evaluate",
-    "readable_table",
-]
+__all__ = ["HOLDOUTS", "Setting", "evaluate", "remove_parts"]
 
 HOLDOUTS = ("cold", "cells", "time", "roots")
-HIGHER_IS_BETTER = {"auc", "accuracy", "pearson", "pearson_pooled", "pearson_within", "spearman"}
-SHOWN = ("log_loss", "auc", "pearson", "pearson_within", "mae", "coverage_90", "width_90")
 _VALIDATION_SEED = 1_000_003
 
 
@@ -104,44 +97,6 @@ def _dates(background: Background) -> pd.Series:
     raise InputError("the table of models has no dates", fix="add a column date")
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What an evaluation found.
-
-    Attributes
-    ----------
-    metrics : DataFrame
-        ``holdout, seed, method, metric, value``: those of `scoring.score`, ``seconds`` (of the
-        choice of settings and the fit) and ``n_models``.
-    losses : DataFrame
-        ``holdout, seed, method, model, family, log_loss, abs_error``, for paired comparisons.
-    settings : DataFrame
-        ``holdout, seed, method, settings``: what was chosen on validation cells, as JSON.
-    """
-
-    metrics: pd.DataFrame
-    losses: pd.DataFrame
-    settings: pd.DataFrame
-
-    def difference(
-        self, first: str, second: str, *, holdout: str, loss: str
-    ) -> tuple[float, float]:
-        """Return the mean loss of one method minus another's, and its standard error.
-
-        Models are paired, over all seeds; families are resampled. With a single family there is
-        no standard error: NaN.
-        """
-        here = self.losses[self.losses["holdout"] == holdout]
-        index = ["seed", "model"]
-        a, b = (here[here["method"] == m].set_index(index) for m in (first, second))
-        both = a.join(b[[loss]], rsuffix="_second", how="inner")
-        one, two = both[loss].to_numpy(), both[f"{loss}_second"].to_numpy()
-        if both["family"].nunique() < 2:
-            return float(np.mean(one - two)), float("nan")
-        found = paired_difference(one, two, both["family"].to_numpy(), seed=0)
-        return found.estimate, found.standard_error
-
-
 def evaluate(
     responses: Responses,
     background: Background,
@@ -150,6 +105,7 @@ def evaluate(
     *,
     seeds: Sequence[int] = (0,),
     tune: bool = True,
+    told: Lineage | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -167,6 +123,9 @@ def evaluate(
     tune : bool
         Whether methods choose their settings on validation cells of each training table; without,
         the first of their grid.
+    told : Lineage, optional
+        What methods are told in place of the lineage of `background`, by which hold-outs are
+        drawn and families made all the same: a control.
     folder : Path, optional
         Where each finished cell of the grid is kept, and looked up before it is run.
     progress : Progress, optional
@@ -181,7 +140,8 @@ def evaluate(
     seeds = [whole_number(seed, name="seed", minimum=0) for seed in seeds]
     progress = progress or Progress("evaluate", enabled=False)
     family = families(responses, background.lineage)
-    about = _fingerprint(responses, background, tune)
+    known = background if told is None else replace(background, lineage=told)
+    about = _fingerprint(responses, background, known.lineage, tune)
     total, done = len(settings) * len(seeds) * len(methods), 0
     found: list[dict[str, pd.DataFrame]] = []
     for setting in settings:
@@ -191,7 +151,7 @@ def evaluate(
                 progress.update(done, of=total, holdout=setting.name, seed=seed, method=name)
                 done += 1
                 label: dict[str, Any] = {"holdout": setting.name, "seed": seed, "method": name}
-                part = None if folder is None else folder / _part_name(about, label)
+                part = None if folder is None else folder / _part_name(about, METHODS[name], label)
                 if part is not None and part.is_file():
                     found.append(_read_part(part))
                     continue
@@ -201,13 +161,13 @@ def evaluate(
                     validation = setting.validation(
                         split.train, background, seed=seed + _VALIDATION_SEED
                     )
-                tables = _cell(name, split, validation, background, family, seed)
+                tables = _cell(name, split, validation, known, family, seed)
                 tables = {k: t.assign(**label)[[*label, *t]] for k, t in tables.items()}
                 found.append(tables)
                 if part is not None:
                     _write_part(part, tables)
     progress.update(done, of=total)
-    names = ("metrics", "losses", "settings")
+    names = ("metrics", "losses", "scores", "settings")
     return Evaluation(*(pd.concat([f[n] for f in found], ignore_index=True) for n in names))
 
 
@@ -224,20 +184,31 @@ def _cell(
     figures = score(run.forecast, split, family)
     figures |= {"seconds": time.perf_counter() - started, "n_models": float(len(split.models))}
     losses = per_model(run.forecast, split)[["trials", "log_loss", "abs_error"]].reset_index()
+    observed, predicted = benchmark_scores(run.forecast, split)
+    rows, cols = (~np.isnan(observed)).nonzero()
+    scores = pd.DataFrame(
+        {
+            "model": np.array(split.models, dtype=object)[rows],
+            "benchmark": split.test.benchmarks[cols],
+            "observed": observed[rows, cols].round(6),
+            "predicted": predicted[rows, cols],
+        }
+    )
     return {
         "metrics": pd.DataFrame({"metric": list(figures), "value": list(figures.values())}),
         "losses": losses.assign(family=family[losses["model"]].to_numpy()),
+        "scores": scores.assign(family=family[scores["model"]].to_numpy()),
         "settings": pd.DataFrame({"settings": [json.dumps(dict(run.settings))]}),
     }
 
 
-def _fingerprint(responses: Responses, background: Background, tune: bool) -> str:
+def _fingerprint(responses: Responses, background: Background, told: Lineage, tune: bool) -> str:
     """Return what two runs must share for the results of one to serve the other."""
     digest = hashlib.sha256(responses.fingerprint().encode())
-    tree = background.lineage
-    for text in (tree.nodes[tree.child], tree.nodes[tree.parent], tree.relation):
-        digest.update("\0".join(map(str, text)).encode())
-    digest.update(tree.weight.tobytes())
+    for tree in (background.lineage, told):
+        for text in (tree.nodes[tree.child], tree.nodes[tree.parent], tree.relation):
+            digest.update("\0".join(map(str, text)).encode())
+        digest.update(tree.weight.tobytes())
     if background.features is not None:
         digest.update(background.features.sort_index().to_csv().encode())
     if background.item_adjacency is not None:
@@ -246,59 +217,24 @@ def _fingerprint(responses: Responses, background: Background, tune: bool) -> st
     return digest.hexdigest()
 
 
-def _part_name(about: str, label: Mapping[str, object]) -> str:
-    text = json.dumps([about, *label.values()])
-    return hashlib.sha256(text.encode()).hexdigest()[:20] + ".json"
+def _part_name(about: str, method: Method, label: Mapping[str, object]) -> str:
+    grid = [dict(settings) for settings in method.grid]
+    text = json.dumps([about, grid, *label.values()])
+    return hashlib.sha256(text.encode()).hexdigest()[:20] + ".json.gz"
 
 
 def _write_part(path: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({k: t.to_dict("list") for k, t in tables.items()})
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps({k: t.to_dict("list") for k, t in tables.items()}))
+        temporary.write_bytes(gzip.compress(text.encode(), compresslevel=5, mtime=0))
 
 
 def _read_part(path: Path) -> dict[str, pd.DataFrame]:
-    return {k: pd.DataFrame(t) for k, t in json.loads(path.read_text()).items()}
+    tables = json.loads(gzip.decompress(path.read_bytes()))
+    return {k: pd.DataFrame(t) for k, t in tables.items()}
 
 
 def remove_parts(folder: Path) -> None:
     """Remove what `evaluate` kept to resume from."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def readable_table(found: Evaluation, holdout: str, shown: Sequence[str] = SHOWN) -> pd.DataFrame:
-    """Return methods x metrics of one hold-out as text: means over seeds, the best marked ``*``.
-
-    The last column is the log loss minus that of the best method, with the standard error of the
-    difference, models paired and families resampled.
-    """
-    here = found.metrics[found.metrics["holdout"] == holdout]
-    order = list(dict.fromkeys(here["method"]))
-    wide = here.pivot_table("value", "method", "metric", sort=False).reindex(order)
-    wide = wide.reindex(columns=[m for m in shown if m in wide])
-    text = pd.DataFrame(index=pd.Index(order, name="method"))
-    for metric in wide:
-        values = wide[metric]
-        best = _best(str(metric), values)
-        cells = ["" if np.isnan(v) else f"{v:.3f}" for v in values]
-        marks = ["*" if m == best else " " for m in order]
-        text[metric] = [c and c + m for c, m in zip(cells, marks, strict=True)]
-    best = _best("log_loss", wide["log_loss"])
-    column = []
-    for name in order:
-        if name == best:
-            column.append("")
-            continue
-        gap, error = found.difference(name, str(best), holdout=holdout, loss="log_loss")
-        column.append(f"{gap:+.3f}" + ("" if np.isnan(error) else f" ± {error:.3f}"))
-    text["log_loss - best"] = column
-    return text.reset_index()
-
-
-def _best(metric: str, values: pd.Series) -> object:
-    if metric.startswith("coverage"):
-        nominal = float(metric.rpartition("_")[2]) / 100
-        values = -(values - nominal).abs()
-    elif metric not in HIGHER_IS_BETTER:
-        values = -values
-    return None if values.isna().all() else values.idxmax()

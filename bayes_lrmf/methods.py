@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
 from bayes_lrmf.baselines import (
     choose,
@@ -175,6 +176,18 @@ def _scaling(split: Split, background: Background, settings: Settings, key: jax.
     return scaling_law(split.train, split.models, background.features, family, **settings)
 
 
+def _blend(split: Split, background: Background, settings: Settings, key: jax.Array) -> Any:
+    """Return the average of log-odds of lineage and of the scaling law, which gets `share`."""
+    odds = [
+        logit(p)
+        for p in (
+            _posterior("lrmf", "map")(split, background, {}, key).probabilities,
+            _scaling(split, background, {}, key),
+        )
+    ]
+    return expit(np.average(odds, axis=0, weights=[1 - settings["share"], settings["share"]]))
+
+
 def _neural(with_features: bool) -> Callable[..., np.ndarray]:
     def predict(
         split: Split, background: Background, settings: Settings, key: jax.Array
@@ -200,8 +213,6 @@ def _product(**choices: Iterable[Any]) -> list[dict[str, Any]]:
     return grid
 
 
-_SCALES = {"factor_sd": (0.3, 0.5, 0.8)}
-
 METHODS: dict[str, Method] = {
     "item_mean": Method(
         _plain(lambda s, b, o, k: item_mean(s.train, s.models, **o)),
@@ -215,7 +226,7 @@ METHODS: dict[str, Method] = {
     ),
     "nearest": Method(
         _plain(lambda s, b, o, k: nearest_models(s.train, s.models, **o)),
-        _product(n_neighbours=(20, 100), pull=(0.3, 1.0)),
+        _product(n_neighbours=(20, 100)),
         "mean of the models that respond most alike",
     ),
     "scaling": Method(
@@ -224,8 +235,8 @@ METHODS: dict[str, Method] = {
         "sigmoid of log parameters by benchmark, with family effects",
         needs_features=True,
     ),
-    "irt": Method(_posterior("irt", "map"), _product(factor_sd=(0.5, 1.0)), "2PL, point"),
-    "mf": Method(_posterior("mf", "map"), _product(**_SCALES), "factorisation, point"),
+    "irt": Method(_posterior("irt", "map"), [{}], "2PL, point"),
+    "mf": Method(_posterior("mf", "map"), _product(factor_sd=(0.3, 0.6)), "factorisation, point"),
     "ncf": Method(
         _plain(_neural(with_features=False)), [{}], "neural collaborative filtering (NeuMF)"
     ),
@@ -244,16 +255,23 @@ METHODS: dict[str, Method] = {
                 (10.0, 0.3, 0.3),
                 (30.0, 0.3, 1.0),
                 (10.0, 0.3, 1.0),
-                (10.0, 0.3, 3.0),
-                (3.0, 0.3, 1.0),
             )
         ],
         "LRMF of arXiv:2504.19811, point",
     ),
     "lrmf_map": Method(
         _posterior("lrmf", "map"),
-        _product(factor_sd=(0.3, 0.5, 0.8), kappa=(0.1, 0.3)),
+        [
+            {"factor_sd": factor_sd, "kappa": kappa}
+            for factor_sd, kappa in ((0.5, 0.2), (0.3, 0.2), (0.5, 0.1))
+        ],
         "Bayesian LRMF, point",
+    ),
+    "lrmf_scaling": Method(
+        _plain(_blend),
+        _product(share=(0.1, 0.3)),
+        "average of lrmf_map and scaling in log-odds",
+        needs_features=True,
     ),
     "mf_svi": Method(_posterior("mf", "svi"), [{}], "factorisation, variational"),
     "lrmf_svi": Method(_posterior("lrmf", "svi"), [{}], "Bayesian LRMF, variational"),

@@ -52,6 +52,7 @@ FLOORS = {
     "flag": 7,
     "scoring": 8,
     "methods": 8,
+    "evaluation": 9,
     "evaluate": 9,
     "sources.*": 8,
     "plots": 9,

@@ -672,7 +672,8 @@ def test_layout_gives_every_model_a_row_below_its_first_parent():
     assert sorted(found["row"]) == list(range(7))
     assert found["depth"].to_dict() == {"a": 0, "b": 1, "c": 1, "d": 2, "e": 3, "x": 0, "y": 1}
     rows = found["row"]
-    assert (rows["a"] < rows["b"] < rows["d"]) and (rows["c"] < rows["e"])
+    assert rows["a"] < rows["b"] < rows["d"]
+    assert rows["c"] < rows["e"]
     assert rows["d"] == rows["b"] + 1
     assert rows["e"] == rows["c"] + 1
     assert abs(rows["y"] - rows["x"]) == 1
