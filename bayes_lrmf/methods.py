@@ -269,7 +269,7 @@ METHODS: dict[str, Method] = {
     ),
     "lrmf_scaling": Method(
         _plain(_blend),
-        _product(share=(0.1, 0.3)),
+        _product(share=(0.0, 0.2)),
         "average of lrmf_map and scaling in log-odds",
         needs_features=True,
     ),

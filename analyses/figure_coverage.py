@@ -1,0 +1,46 @@
+"""Whether intervals hold what they state: nominal against actual coverage, and width."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analyses import study
+from bayes_lrmf.evaluate import Setting
+from bayes_lrmf.plots import plot_coverage
+from bayes_lrmf.scoring import COVERAGE_AT
+
+METHODS = ("mf_svi", "lrmf_svi", "vb")
+SETTINGS = (Setting("cold"), Setting("cold", 10), Setting("roots"))
+
+
+def script(quick: bool) -> pd.DataFrame:
+    """Write ``figure_coverage.csv`` and a picture for each table."""
+    tables, kept = [], []
+    for name in study.SIMULATED[:1] if quick else study.REAL:
+        data = study.load(name)
+        settings = SETTINGS[:1] if quick else SETTINGS
+        found = study.run(data, settings, METHODS, seeds=(0,) if quick else (0, 1))
+        table = _coverage(found.metrics)
+        tables.append(table.assign(data=name))
+        picture = study.FOLDER / f"{study.file_name('figure_coverage', name)}.png"
+        plot_coverage(table).savefig(picture, dpi=150)
+        kept.append(study.figures(name, found, ("coverage_90", "width_90")))
+    study.write_table(pd.concat(tables), "figure_coverage")
+    return pd.concat(kept)
+
+
+def _coverage(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return coverage and width by stated probability: mean and range over seeds."""
+    by = ["holdout", "method"]
+    lines = []
+    for key, part in metrics.groupby(by, sort=False):
+        for nominal in COVERAGE_AT:
+            inside = part.loc[part["metric"] == f"coverage_{100 * nominal:.0f}", "value"]
+            width = part.loc[part["metric"] == f"width_{100 * nominal:.0f}", "value"].mean()
+            lines.append((*key, nominal, inside.mean(), width, inside.min(), inside.max()))
+    columns = [*by, "nominal", "coverage", "width", "lowest", "highest"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+if __name__ == "__main__":
+    study.command(script, __doc__)
