@@ -45,7 +45,7 @@ FLOORS = {
     "coldstart": 6,
     "forecast": 7,
     "holdouts": 7,
-    "baselines": 7,
+    "baselines.*": 7,
     "flag": 7,
     "evaluate": 8,
     "sources.*": 8,

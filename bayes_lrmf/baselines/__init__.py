@@ -1,0 +1,1 @@
+"""What is not Bayesian: probabilities of success to compare with."""
