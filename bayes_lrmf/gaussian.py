@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution, constraints
+from numpyro import distributions as dist
 
 from bayes_lrmf.elimination import Elimination, Factor
 
 __all__ = ["GraphGaussian"]
 
 
-class GraphGaussian(Distribution):
+class GraphGaussian(dist.Distribution):
     r"""Gaussian whose precision has the pattern of a graph's sparse Cholesky factor.
 
     With nodes in order of elimination, ``x_j = loc_j - sum_i coupling_ij (x_i - loc_i) + scale_j
@@ -34,10 +34,10 @@ class GraphGaussian(Distribution):
     """
 
     arg_constraints = {  # noqa: RUF012 (the base class declares it as an instance attribute)
-        "loc": constraints.real_vector,
-        "scale": constraints.independent(constraints.positive, 1),
+        "loc": dist.constraints.real_vector,
+        "scale": dist.constraints.independent(dist.constraints.positive, 1),
     }
-    support = constraints.real_vector
+    support = dist.constraints.real_vector
     reparametrized_params = ["loc", "scale", "coupling"]  # noqa: RUF012
 
     def __init__(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-from numpyro.distributions import Distribution, constraints
+from numpyro import distributions as dist
 from numpyro.distributions.util import promote_shapes, validate_sample
 
 from bayes_lrmf.checks import InputError
@@ -125,7 +125,7 @@ class LaplacianGraph:
         return edges + kappa * (x**2).sum(-1)
 
 
-class LineageGMRF(Distribution):
+class LineageGMRF(dist.Distribution):
     r"""Gaussian Markov random field with precision :math:`\tau s (L + \kappa I)`.
 
     Parameters
@@ -148,10 +148,10 @@ class LineageGMRF(Distribution):
     """
 
     arg_constraints = {  # noqa: RUF012 (the base class declares it as an instance attribute)
-        "tau": constraints.positive,
-        "kappa": constraints.interval(*KAPPA_RANGE),
+        "tau": dist.constraints.positive,
+        "kappa": dist.constraints.interval(*KAPPA_RANGE),
     }
-    support = constraints.real_vector
+    support = dist.constraints.real_vector
     reparametrized_params = ["tau", "kappa"]  # noqa: RUF012
 
     def __init__(
@@ -228,5 +228,5 @@ class LineageGMRF(Distribution):
         new = cls.__new__(cls)
         new.graph, new.scaled, batch_shape = aux_data
         new.tau, new.kappa = params
-        Distribution.__init__(new, batch_shape, (new.graph.n_nodes,), validate_args=False)
+        dist.Distribution.__init__(new, batch_shape, (new.graph.n_nodes,), validate_args=False)
         return new

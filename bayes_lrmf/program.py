@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
+from numpyro import distributions as dist
 
 from bayes_lrmf.design import Design
 from bayes_lrmf.gmrf import LineageGMRF

@@ -259,3 +259,14 @@ def test_the_wheel_alone_reads_its_own_specs(wheel, tmp_path):
         text=True,
     )
     assert done.stdout.split() == sorted(path.stem for path in (ROOT / "models").glob("*.toml"))
+
+
+def test_arviz_may_come_first():
+    # ArviZ leaves a lazy NumPyro behind; `import numpyro.distributions` would then load it twice.
+    run = (
+        "import arviz\n"
+        "import bayes_lrmf.inference\n"
+        "import numpyro.distributions\n"
+        "assert numpyro.distributions.distribution\n"
+    )
+    subprocess.run([sys.executable, "-c", run], cwd=ROOT, check=True)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
+from numpyro import distributions as dist
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.optim import ClippedAdam
 
