@@ -27,9 +27,7 @@ def script(quick: bool) -> pd.DataFrame:
     design = make_design(
         split.train, spec, lineage=data.background.lineage, extra_models=split.models
     )
-    posterior = fit_method(
-        "svi", design, spec, key=jax.random.key(0), **({"max_steps": 300} if quick else {})
-    )
+    posterior = fit_method("svi", design, spec, key=jax.random.key(0))
     draws = score_draws(posterior, key=jax.random.key(1), models=list(family.nodes), n_draws=400)
     average = draws.scores.mean(axis=2, dtype=np.float64)
     lower, upper = np.quantile(average, [0.05, 0.95], axis=0)
@@ -58,7 +56,7 @@ def script(quick: bool) -> pd.DataFrame:
     inside = ((some["lower"] <= some["observed"]) & (some["observed"] <= some["upper"])).mean()
     error = (some["mean"] - some["observed"]).abs().mean()
     print(
-        f"{base}: {len(table)} models, {len(some)} hidden with a full run; mean absolute error "
+        f"{base}: {len(table)} models, {len(some)} hidden with results; mean absolute error "
         f"{error:.3f}, {inside:.0%} inside their 90 % interval"
     )
     return pd.DataFrame(

@@ -87,7 +87,7 @@ def _simulated(name: str) -> Data:
         n_models=240,
         n_items=12 if counts else 160,
         n_benchmarks=12 if counts else 4,
-        density=0.9,
+        density=1,
         trials=60 if counts else 1,
         cold_share=0,
         merge_share=0,

@@ -77,9 +77,9 @@ class Evaluation:
             found = bootstrap_difference(_pearson, (x, y), (u, v), family, seed=0, n_boot=_N_BOOT)
             return found.estimate, found.standard_error
         a, b = (self._losses(m, holdout) for m in (first, second))
-        both = a.join(b[[metric]], rsuffix="_second", how="inner").dropna(subset=[metric])
+        both = a.join(b[metric].rename("second"), how="inner").dropna(subset=[metric])
         _refuse_nothing(len(both))
-        one, two = both[metric].to_numpy(), both[f"{metric}_second"].to_numpy()
+        one, two = both[metric].to_numpy(), both["second"].to_numpy()
         if both["family"].nunique() < 2:
             return float(np.mean(one - two)), float("nan")
         found = paired_difference(one, two, both["family"].to_numpy(), seed=0)

@@ -180,7 +180,7 @@ def plot_family(table: pd.DataFrame, edges: pd.DataFrame) -> Figure:
             )
         figure.colorbar(points, ax=axis, location="top", label=label, shrink=0.9, pad=0.01)
         axis.set_xticks(range(depth + 1))
-        axis.set(xlabel="steps from the root", xlim=(-0.4, depth + 0.4))
+        axis.set(xlabel="steps from the base", xlim=(-0.4, depth + 0.4))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks(range(len(table)), table["model"], fontsize=7)
     axes[0].set_ylim(len(table) - 0.5, -0.5)
