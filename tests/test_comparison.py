@@ -9,7 +9,7 @@ import pytest
 
 from bayes_lrmf import metrics
 from bayes_lrmf.checks import InputError
-from bayes_lrmf.comparison import bootstrap_difference, paired_difference
+from bayes_lrmf.comparison import bootstrap_difference, bootstrap_error, paired_difference
 
 
 def test_the_estimate_is_the_mean_over_models():
@@ -94,3 +94,11 @@ def test_resamples_without_the_statistic_are_left_out():
 def test_unusable_arrays_are_refused(a, b, groups, says):
     with pytest.raises(InputError, match=says):
         paired_difference(a, b, groups, seed=0)
+
+
+def test_error_of_a_mean_over_families_is_that_of_the_paired_difference_from_nothing(rng):
+    values, groups = rng.normal(1, 1, 80), rng.integers(0, 25, 80)
+    estimate, error = bootstrap_error(np.mean, [values], groups, seed=3, n_boot=400)
+    once = paired_difference(values, np.zeros(80), groups, seed=3, n_boot=400)
+    assert estimate == pytest.approx(values.mean())
+    assert error == pytest.approx(once.standard_error)

@@ -1,0 +1,88 @@
+"""The study, small and on simulated tables, gives the figures that are recorded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analyses import __main__ as study
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BAYES_LRMF_DATA": str(folder / "none")}
+    return subprocess.run(
+        [sys.executable, "-m", "analyses", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_quick_study_is_as_expected(tmp_path):
+    done = command(tmp_path, "--quick", "--check")
+    assert done.returncode == 0, done.stderr
+    assert "as expected, within tolerance" in done.stdout
+    made = {path.name for path in (tmp_path / "build/analyses").iterdir()}
+    for name in study.SCRIPTS:
+        assert f"{name}.csv" in made
+    pictures = {name for name in made if name.endswith(".png")}
+    assert pictures == {
+        "figure_coverage_simulated_items.png",
+        "figure_family.png",
+        "figure_shots.png",
+    }
+
+
+def test_without_real_tables_the_full_study_says_so_and_passes(tmp_path):
+    done = command(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("skipped: no real data at") == len(study.SCRIPTS)
+
+
+def test_unknown_scripts_are_named(tmp_path):
+    done = command(tmp_path, "--only", "table_setting")
+    assert done.returncode == 2
+    assert "unknown script 'table_setting'; choose among table_settings" in done.stderr
+
+
+@pytest.fixture
+def figures():
+    line = {"study": "quick", "script": "s", "data": "d", "holdout": "cold", "method": "m"}
+    return pd.DataFrame([{**line, "metric": k, "value": 0.5} for k in ("pearson", "log_loss")])
+
+
+def test_record_and_check_agree(figures, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "EXPECTED", tmp_path / "expected.csv")
+    study.record(figures)
+    assert study.differences(figures, pd.read_csv(study.EXPECTED)) == []
+    # Another study is kept, the same one replaced.
+    study.record(figures.assign(study="full", value=0.7))
+    study.record(figures.assign(value=0.6))
+    table = pd.read_csv(study.EXPECTED)
+    assert sorted(table["value"]) == [0.6, 0.6, 0.7, 0.7]
+    assert len(study.differences(figures, table)) == 2
+
+
+def test_check_names_what_differs_is_missing_or_unknown(figures, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "EXPECTED", tmp_path / "expected.csv")
+    study.record(figures)
+    expected = pd.read_csv(study.EXPECTED)
+    near = figures.assign(value=[0.52, 0.5])
+    assert study.differences(near, expected) == []
+    [line] = study.differences(figures.assign(value=[0.54, 0.5]), expected)
+    assert line == "quick s d cold m pearson: 0.5400, expected 0.5000 ± 0.03"
+    assert "nan, expected 0.5" in study.differences(figures[:1], expected)[0]
+    more = pd.concat([figures, figures[:1].assign(method="new")])
+    assert "expected nan" in study.differences(more, expected)[0]
+    [line] = study.differences(figures.assign(study="full"), expected)
+    assert "record it with --record" in line
