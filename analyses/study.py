@@ -125,6 +125,7 @@ def run(
     methods: Sequence[str],
     *,
     seeds: Sequence[int],
+    tune: bool = True,
     told: Lineage | None = None,
 ) -> Evaluation:
     """Evaluate, taking from `FOLDER`/parts what any script has finished before."""
@@ -135,6 +136,7 @@ def run(
             settings,
             at_hand(methods),
             seeds=seeds,
+            tune=tune,
             told=told,
             folder=FOLDER / "parts",
             progress=progress,
