@@ -29,6 +29,7 @@ FLOORS = {
     "lineage": 1,
     "similarity": 1,
     "elimination": 1,
+    "block_elimination": 1,
     "spec": 1,
     "kernels": 1,
     "gmrf": 2,
