@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 
 from bayes_lrmf.design import Design
+from bayes_lrmf.directed import StepScales, step_index
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.program import components
 from bayes_lrmf.spec import Spec
@@ -47,6 +49,9 @@ def rows_and_columns(
     rows[:, :, :n_core] = core
     rows[:, :, n_core:] = 1.0
     n_fields = core.shape[1] - ("intercept" in values)
+    if spec.lineage == "directed":
+        _step_down(posterior, rows[:, :n_fields], rng)
+        return rows, cols
     sd, kappa, scale = _field_parameters(design, spec, values, n_fields)
     noise: Any = 0.0
     for nodes, edges in _levels(design):
@@ -64,6 +69,26 @@ def rows_and_columns(
         spread = sd[:, :, None] / np.sqrt(scale[:, None] * closeness)[:, None, :]
         rows[:, :n_fields, nodes] = pull / closeness[:, None, :] + spread * noise
     return rows, cols
+
+
+def _step_down(posterior: Posterior, fields: np.ndarray, rng: np.random.Generator) -> None:
+    """Fill in the periphery, parents before children, by steps of the directed prior."""
+    design, known = posterior.design, posterior.design.covariates
+    assert known is not None
+    scales = StepScales.from_values(posterior.state.values)
+    step, periphery = step_index(design.periphery), design.periphery
+    for nodes, edges in _levels(design):
+        child, parent = periphery.child[edges], periphery.parent[edges]
+        at = np.full(len(step), -1)
+        at[nodes] = np.arange(len(nodes))
+        pull = sp.csr_array(
+            (periphery.weight[edges], (at[child], parent)), shape=(len(nodes), fields.shape[2])
+        )
+        for draw in fields:
+            draw[:, nodes] = (pull @ draw.T).T
+        fields[:, :, nodes] += scales.centre(step[nodes], known, nodes).T
+        if not posterior.is_point:
+            fields[:, :, nodes] += scales.draw(step[nodes], len(fields), rng)
 
 
 def _field_parameters(

@@ -25,7 +25,7 @@ def hyperparameters(design: Design, spec: Spec) -> dict[str, tuple[HyperPrior, t
     if spec.penalty is not None:
         return {}
     used: dict[str, tuple[HyperPrior, tuple[int, ...]]] = {"factor_sd": (spec.factor_sd, ())}
-    if len(design.graph.rows):
+    if len(design.graph.rows) and spec.lineage == "laplacian":
         used["kappa"] = (spec.kappa, ())
     if spec.ability:
         used["ability_sd"] = (spec.ability_sd, ())
