@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,10 @@ class Covariates:
     values: np.ndarray
     kinds: tuple[str, ...]
     kind: np.ndarray
+
+    def taken(self, at: np.ndarray) -> Covariates:
+        """Return those of the models at these positions, or under this mask."""
+        return replace(self, values=self.values[at], kind=self.kind[at])
 
 
 def covariates(

@@ -1,4 +1,4 @@
-"""The directed lineage prior: heavy-tailed steps from parents to children, and roots on features."""
+"""The directed lineage prior: heavy-tailed steps from parents to children, features of roots."""
 
 from __future__ import annotations
 
@@ -211,11 +211,10 @@ class StepScales:
             return rng.standard_gamma(tail[step] / 2, shape) / (tail[step] / 2)
 
         root = np.linalg.cholesky(self.factor_covariance)[step]
-        white = rng.standard_normal((n_draws, k, n)) / np.sqrt(
-            weights(self.factor_tail, (n_draws, 1, n))
-        )
+        white = (root @ rng.standard_normal((n, k, n_draws))).transpose(2, 1, 0)
+        white = white / np.sqrt(weights(self.factor_tail, (n_draws, 1, n)))
         out = np.empty((n_draws, k + n_effects, n), np.float32)
-        out[:, :k] = np.einsum("nkl,sln->skn", root, white)
+        out[:, :k] = white
         if n_effects:
             white = rng.standard_normal((n_draws, n_effects, n))
             white /= np.sqrt(weights(self.effect_tail, (n_draws, n_effects, n)))

@@ -96,8 +96,8 @@ def _prepared(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(rest)).tolist())
     values = posterior.draws(whole_number(n_draws, name="n_draws"), key=draw_key)
     chosen = _chosen(posterior, models)
-    rows, cols = rows_and_columns(posterior, values, rng=rng)
-    return chosen, rows[:, :, chosen], cols, values, rng
+    rows, cols = rows_and_columns(posterior, values, rng=rng, chosen=chosen)
+    return chosen, rows, cols, values, rng
 
 
 def _blocks(chosen: np.ndarray, per_model: int) -> Iterator[slice]:
@@ -139,8 +139,8 @@ def score_draws(
     """Draw benchmark scores: observed responses as they are, the rest drawn.
 
     Given a draw of the parameters, the successes among a model's unobserved trials of a benchmark
-    are a sum of independent Bernoulli (Beta-Binomial, logit-normal) counts; they are drawn from the Beta of the
-    same mean and variance on [0, trials], rounded to whole counts.
+    are a sum of independent Bernoulli (Beta-Binomial, logit-normal) counts; they are drawn from the
+    Beta of the same mean and variance on [0, trials], rounded to whole counts.
 
     Parameters
     ----------

@@ -91,10 +91,11 @@ class Spec:
     concentration, overdispersion_sd, step_sd, tail : HyperPrior
         `kappa`: shrinkage to zero relative to shrinkage along edges. `*_sd`: prior standard
         deviations (typical marginal ones under the scaled field). `concentration`: alpha + beta
-        of the Beta-Binomial, and `overdispersion_sd` the standard deviation of the normal noise, one
-        per benchmark. Under "directed", `factor_sd` and `benchmark_sd` are about models without
-        parents, `step_sd` about steps to children, `tail` the degrees of freedom of both. Loadings x_i have unit variance around the mean of
-        their benchmark, so that `factor_sd` alone carries the scale.
+        of the Beta-Binomial, and `overdispersion_sd`: standard deviation of the normal noise, both
+        one per benchmark. Under "directed", `factor_sd` and `benchmark_sd` are about models without
+        parents, `step_sd` is about steps to children, `tail` is the degrees of freedom of both.
+        Loadings x_i have unit variance around the mean of their benchmark, so that `factor_sd`
+        alone carries the scale.
     penalty : Penalty or None
         With it the density is exp(-objective of the paper); scales and hyper-priors do not apply.
     """

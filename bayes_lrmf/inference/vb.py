@@ -60,7 +60,8 @@ def fit_vb(
     Returns
     -------
     Posterior
-        `record.trace` holds the negative ELBO, penalties on hyper-parameters included, by sweep.
+        `record.trace` holds the negative ELBO by sweep, densities of hyper-parameters included but
+        for those of the directed prior.
 
     Raises
     ------
@@ -83,8 +84,9 @@ def fit_vb(
     tolerance = positive(tolerance, name="tolerance")
     progress = progress or Progress("vb", enabled=False)
     started = time.perf_counter()
-    values = _start_values(design, spec, key, progress, start)
-    fit = _Fit.start(design, spec, values)
+    fit = _Fit.start(design, spec, _start_values(design, spec, key, progress, start))
+    if start is not None and isinstance(start.state, VariationalState):
+        fit = fit.resumed(start.state)
     trace: list[float] = []
     converged = False
     # Before the first sweep there is a point, and no ELBO.
@@ -179,6 +181,28 @@ class _Fit:
         if spec.likelihood == "logit_normal" and len(design.count_benchmarks):
             noise_sd = np.full(len(design.benchmarks), spec.overdispersion_sd.median)
         return cls(design, spec, cells, maps, items, moments, None, prior, noise_sd)
+
+    def resumed(self, state: VariationalState) -> _Fit:
+        """Return the fit with the spreads and hyper-parameters of an earlier one."""
+        v, blocks = state.values, self.design.blocks
+        factor = BlockFactor(v["model_root"].astype(float), v["model_lower"].astype(float))
+        if (len(factor.root), len(factor.lower)) != (blocks.n_nodes, blocks.n_entries):
+            raise InputError("the fit to start at is of another design", fix="give one of this")
+        moments = Moments(self.moments.mean, *blocks.selected_inverse(factor))
+        root = v["item_root"].astype(float)
+        items = dataclasses.replace(
+            self.items,
+            covariance=root @ root.mT,
+            group_mean=np.concatenate([v["loading_mean"], v["intercept_mean"][None]]).T,
+            intercept_sd=float(v["intercept_sd"]),
+        )
+        prior = self.prior.resumed(v, moments)
+        noise_sd = self.noise_sd
+        if noise_sd is not None and "overdispersion_sd" in v:
+            noise_sd = v["overdispersion_sd"]
+        return dataclasses.replace(
+            self, items=items, moments=moments, factor=factor, prior=prior, noise_sd=noise_sd
+        )
 
     @property
     def noise(self) -> np.ndarray | None:
@@ -296,6 +320,5 @@ class _Fit:
         if self.noise_sd is not None:
             values["overdispersion_sd"] = self.noise_sd
         # Draws in single precision are as good, and half as large in the file.
-        for name in ("model_root", "model_lower", "item_root"):
-            values[name] = values[name].astype(np.float32)
+        values |= {n: v.astype(np.float32) for n, v in values.items() if v.ndim > 2}
         return VariationalState(values)

@@ -286,10 +286,10 @@ def _cell_terms(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, nois
     r"""Return weight, linear coefficient, bound and noise of cells.
 
     Jaakkola & Jordan's bound, which Polya-Gamma factors reach (Polson, Scott & Windle 2013;
-    Durante & Rigon 2019): with k the successes less half the trials n and omega the mean of
-    PG(n, xi), ``log p >= k psi - omega psi^2 / 2 + n (log sigmoid(xi) - xi / 2) + omega xi^2 / 2``,
-    tight at xi^2 = E psi^2. Normal noise of variance v on the log-odds, integrated out for given
-    omega, leaves a weight ``omega / (1 + v omega)`` and a coefficient ``k / (1 + v omega)``. Without
+    Durante & Rigon 2019). With k the successes less half the trials n, and omega the mean of
+    PG(n, xi), ``log p >= k psi - omega (psi^2 - xi^2) / 2 + n (log sigmoid(xi) - xi / 2)``, tight
+    at xi^2 = E psi^2. Normal noise of variance v on the log-odds, integrated out given omega,
+    leaves a weight ``omega / (1 + v omega)`` and a coefficient ``k / (1 + v omega)``. Without
     noise the bound lacks the linear term, which is cheaper to sum elsewhere.
     """
     xi = xp.sqrt(xp.maximum(square, _LEAST_SQUARE))

@@ -1,8 +1,9 @@
-"""The Laplacian prior, and independence, in variational Bayes: precision and estimates of scales."""
+"""The Laplacian prior, or none, in variational Bayes: precision and estimates of scales."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -120,6 +121,11 @@ class FieldPrior:
     def transformed(self, back: np.ndarray, shift: np.ndarray) -> FieldPrior:
         """Refuse: this prior knows no other coordinates."""
         raise NotImplementedError
+
+    def resumed(self, values: Mapping[str, np.ndarray], moments: Moments) -> FieldPrior:
+        """Return the prior at the hyper-parameters that an earlier fit kept."""
+        kept = {n: float(values[n]) for n in self.hyper if n in values}
+        return dataclasses.replace(self, hyper=self.hyper | kept)
 
     def values(self) -> dict[str, np.ndarray]:
         """Return the hyper-parameters, as sites of the program."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -87,6 +88,13 @@ class DirectedPrior:
         nothing = np.zeros((n, size, size)), np.zeros((graph.blocks.n_entries, size, size))
         return prior.updated(Moments(mean, *nothing), learn=True)
 
+    def resumed(self, values: Mapping[str, np.ndarray], moments: Moments) -> DirectedPrior:
+        """Return the prior at the scales that an earlier fit kept, if it kept some."""
+        if "step_drift" not in values:
+            return self
+        new = dataclasses.replace(self, scales=StepScales.from_values(values))
+        return new.updated(moments, learn=False)
+
     @property
     def strength(self) -> float:
         """Steps that the prior of a relation's covariance is worth."""
@@ -134,7 +142,7 @@ class DirectedPrior:
         )
 
     def log_density(self, moments: Moments) -> float:
-        """Return this prior's part of the ELBO with best weights, and of the penalty on tails."""
+        """Return this prior's part of the ELBO with best weights, without the penalties."""
         factor, effect = self._distances(moments)
         s, step, k = self.scales, self.graph.step, self.spec.rank
         value = _log_student(factor, k, s.factor_tail[step]).sum()
@@ -199,18 +207,9 @@ class DirectedPrior:
         step_sd, n_all = self.spec.step_sd.median, n[1:].sum()
         pooled = (covariance[1:].sum(0) + step_sd**2 * np.eye(k)) / (n_all + 1)
         pooled_b = (variance[1:].sum(0) + step_sd**2) / (n_all + 1)
-        target = np.concatenate(
-            [
-                self.spec.factor_sd.median**2 * np.eye(k)[None],
-                np.repeat(pooled[None], n_steps - 1, 0),
-            ]
-        )
-        target_b = np.concatenate(
-            [
-                np.full((1, len(pooled_b)), self.spec.benchmark_sd.median**2),
-                np.repeat(pooled_b[None], n_steps - 1, 0),
-            ]
-        )
+        target, target_b = np.tile(pooled, (n_steps, 1, 1)), np.tile(pooled_b, (n_steps, 1))
+        target[0] = self.spec.factor_sd.median**2 * np.eye(k)
+        target_b[0] = self.spec.benchmark_sd.median**2
         return dataclasses.replace(
             self.scales,
             factor_covariance=(covariance + a * target) / (n + a)[:, None, None],
