@@ -174,10 +174,7 @@ def _best_method(spec: Spec, n_observed: int, *, counts: bool) -> str:
         return "map"
     if spec.lineage == "directed" or (counts and spec.likelihood == "logit_normal"):
         return "vb"
-    if counts and n_observed <= _AFFORDABLE_NUTS_CELLS:
-        return "nuts"
-    conjugate = not counts or spec.likelihood != "beta_binomial"
-    return "vb" if conjugate and spec.intercept and spec.item_prior == "independent" else "svi"
+    return "nuts" if counts and n_observed <= _AFFORDABLE_NUTS_CELLS else "svi"
 
 
 @_cli.command()
