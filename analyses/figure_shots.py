@@ -22,7 +22,7 @@ def script(quick: bool) -> pd.DataFrame:
     data = study.load("simulated items" if quick else "v1")
     settings = [Setting("cold", k) for k in ((0, 10, 50) if quick else SHOTS)]
     methods = study.at_hand(QUICK_METHODS if quick else METHODS)
-    found = study.run(data, settings, methods, seeds=(0,))
+    found = study.run(data, settings, methods, seeds=(0,), tune=not quick)
     lines = []
     for setting in settings:
         for method in methods:

@@ -116,7 +116,7 @@ def at_hand(methods: Sequence[str]) -> list[str]:
 
 def lineage_method() -> str:
     """Return the method that the others are compared with: the best sound fit there is."""
-    return "vb" if "vb" in METHODS else "lrmf_svi"
+    return "lrmf_svi"
 
 
 def run(
@@ -125,6 +125,7 @@ def run(
     methods: Sequence[str],
     *,
     seeds: Sequence[int],
+    tune: bool = True,
     told: Lineage | None = None,
 ) -> Evaluation:
     """Evaluate, taking from `FOLDER`/parts what any script has finished before."""
@@ -135,6 +136,7 @@ def run(
             settings,
             at_hand(methods),
             seeds=seeds,
+            tune=tune,
             told=told,
             folder=FOLDER / "parts",
             progress=progress,

@@ -30,7 +30,7 @@ def script(quick: bool) -> pd.DataFrame:
     }
     found = []
     for arm, (name, told) in arms.items():
-        one = study.run(data, [Setting("cold")], [name], seeds=(0,), told=told)
+        one = study.run(data, [Setting("cold")], [name], seeds=(0,), tune=not quick, told=told)
         tables = (one.metrics, one.losses, one.scores, one.settings)
         found.append([table.assign(method=arm) for table in tables])
     joined = Evaluation(

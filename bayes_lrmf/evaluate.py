@@ -141,7 +141,7 @@ def evaluate(
     progress = progress or Progress("evaluate", enabled=False)
     family = families(responses, background.lineage).astype("int64")
     known = background if told is None else replace(background, lineage=told)
-    about = _fingerprint(responses, background, known.lineage, tune)
+    about = _fingerprint(responses, background, known.lineage)
     total, done = len(settings) * len(seeds) * len(methods), 0
     found: list[dict[str, pd.DataFrame]] = []
     for setting in settings:
@@ -151,7 +151,11 @@ def evaluate(
                 progress.update(done, of=total, holdout=setting.name, seed=seed, method=name)
                 done += 1
                 label: dict[str, Any] = {"holdout": setting.name, "seed": seed, "method": name}
-                part = None if folder is None else folder / _part_name(about, METHODS[name], label)
+                part = (
+                    None
+                    if folder is None
+                    else folder / _part_name(about, METHODS[name], tune, label)
+                )
                 if part is not None and part.is_file():
                     found.append(_read_part(part))
                     continue
@@ -202,7 +206,7 @@ def _cell(
     }
 
 
-def _fingerprint(responses: Responses, background: Background, told: Lineage, tune: bool) -> str:
+def _fingerprint(responses: Responses, background: Background, told: Lineage) -> str:
     """Return what two runs must share for the results of one to serve the other."""
     digest = hashlib.sha256(responses.fingerprint().encode())
     for tree in (background.lineage, told):
@@ -213,12 +217,11 @@ def _fingerprint(responses: Responses, background: Background, told: Lineage, tu
         digest.update(background.features.sort_index().to_csv().encode())
     if background.item_adjacency is not None:
         digest.update(background.item_adjacency.indices.tobytes())
-    digest.update(bytes([tune]))
     return digest.hexdigest()
 
 
-def _part_name(about: str, method: Method, label: Mapping[str, object]) -> str:
-    grid = [dict(settings) for settings in method.grid]
+def _part_name(about: str, method: Method, tune: bool, label: Mapping[str, object]) -> str:
+    grid = [dict(settings) for settings in method.grid[: None if tune else 1]]
     text = json.dumps([about, grid, *label.values()])
     return hashlib.sha256(text.encode()).hexdigest()[:20] + ".json.gz"
 

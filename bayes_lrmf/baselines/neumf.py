@@ -210,7 +210,7 @@ def fit_network(
             if n_cuts > schedule.max_cuts:
                 break
             state, rate = best, rate * schedule.cut
-    return nnx.merge(graph, state[0])
+    return nnx.merge(graph, best[0])
 
 
 def _is_wide(parameter: jax.Array) -> bool:
