@@ -18,7 +18,7 @@ __all__ = ["DirectedPrior", "Moments"]
 
 _DRIFT_STEPS = 2.0
 _EFFECT_STEPS = 10.0
-_TAIL_GRID = np.exp(np.linspace(np.log(0.7), np.log(100.0), 80))
+_TAIL_GRID = np.exp(np.linspace(np.log(0.7), np.log(100.0), 40))
 _TAIL_LOG_SD = 0.5
 
 

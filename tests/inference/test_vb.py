@@ -14,6 +14,7 @@ from scipy.special import expit, roots_hermitenorm
 
 from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError
+from bayes_lrmf.cli import main
 from bayes_lrmf.design import make_design
 from bayes_lrmf.diagnose import diagnose
 from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales
@@ -22,6 +23,7 @@ from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
 from bayes_lrmf.inference.vb import _Fit, _start_values
 from bayes_lrmf.inference.vb_cells import CellTable, LocalMoments, _cell_terms, local_maps
 from bayes_lrmf.inference.vb_items import scale_mode
+from bayes_lrmf.lineage import write_lineage
 from bayes_lrmf.predict import predict_benchmarks, predict_items, score_draws
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.responses import responses_from_frame
@@ -404,6 +406,36 @@ def test_laplacian_scales_end_near_those_that_drew_the_data():
 def test_fits_work_whichever_module_is_imported_first():
     run = "import bayes_lrmf.posterior, numpyro.distributions as d; d.distribution"
     subprocess.run([sys.executable, "-c", run], check=True)
+
+
+def test_the_command_line_fits_and_predicts_strangers(tmp_path, capsys):
+    tree = simulated_lineage(30, rng=np.random.default_rng(1))
+    rng = np.random.default_rng(2)
+    names = list(tree.nodes[:25])
+    wide = pd.DataFrame(
+        rng.integers(0, 2, (25, 8)), columns=[f"{b}:{i}" for b in "xy" for i in range(4)]
+    )
+    wide.insert(0, "model", names)
+    wide.to_csv(tmp_path / "r.csv", index=False)
+    write_lineage(tree, tmp_path / "l.csv")
+    table = pd.DataFrame({"model": names, "params_b": np.linspace(1, 50, 25), "type": "chat"})
+    table.to_csv(tmp_path / "m.csv", index=False)
+    post = tmp_path / "p.nc"
+    arguments = ["fit", tmp_path / "r.csv", "--lineage", tmp_path / "l.csv", "--spec", "directed"]
+    arguments += ["--models-table", tmp_path / "m.csv", "--max-steps", 3, "-o", post]
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    told = capsys.readouterr().err
+    assert ended.value.code in (0, 3), told
+    assert "method vb: chosen for this table" in told
+    assert "no column 'architecture'" in told
+    assert read_posterior(post).design.covariates.names == ("intercept", "params_b")
+    cold = [str(m) for m in tree.nodes[25:]]
+    with pytest.raises(SystemExit):
+        main(["predict", str(post), "--models", ",".join(cold), "-o", str(tmp_path / "o.csv")])
+    out = pd.read_csv(tmp_path / "o.csv")
+    assert list(out["model"].unique()) == cold
+    assert ((out["lower"] < out["mean"]) & (out["mean"] < out["upper"])).all()
 
 
 @pytest.mark.slow
