@@ -14,9 +14,11 @@ from bayes_lrmf.checks import InputError, nearest, one_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bayes_lrmf.spec import Spec
+
 __all__ = ["main"]
 
-METHODS = ("map", "svi", "nuts")
+METHODS = ("map", "svi", "nuts", "vb")
 LEVELS = ("benchmark", "item", "rank")
 NOT_CONVERGED = 3
 _AFFORDABLE_NUTS_CELLS = 30_000
@@ -166,6 +168,15 @@ def simulate(
     _say(f"simulated: {drawn.responses!r}, {drawn.lineage!r}")
 
 
+def _best_method(spec: Spec, n_observed: int, *, counts: bool) -> str:
+    """Return the best sound method for a spec and a table."""
+    if spec.penalty is not None:
+        return "map"
+    if spec.lineage == "directed" or (counts and spec.likelihood == "logit_normal"):
+        return "vb"
+    return "nuts" if counts and n_observed <= _AFFORDABLE_NUTS_CELLS else "svi"
+
+
 @_cli.command()
 @click.argument("responses")
 @click.option("--lineage", metavar="FILE", help="child, parent, relation[, weight].")
@@ -173,12 +184,12 @@ def simulate(
 @click.option("--models-table", metavar="FILE", help="model and features, for specs that use them.")
 @click.option("--items-table", metavar="FILE", help="Item text or embeddings, for specs/paper.")
 @click.option("--spec", default="lrmf", show_default=True, help="Name or TOML file.")
-@click.option("--method", metavar="map|svi|nuts", help="By default the best sound one.")
+@click.option("--method", metavar="map|svi|nuts|vb", help="By default the best sound one.")
 @click.option("--seed", type=_SEED, default=0, show_default=True)
 @click.option("--num-warmup", type=click.IntRange(1), default=500, show_default=True)
 @click.option("--num-samples", type=click.IntRange(1), default=800, show_default=True)
 @click.option("--num-chains", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--max-steps", type=click.IntRange(1), help="Limit of map and svi.")
+@click.option("--max-steps", type=click.IntRange(1), help="Limit of map, svi and vb.")
 @click.option("-o", "--output", required=True, metavar="POST.nc")
 def fit(
     responses: str,
@@ -217,7 +228,7 @@ def fit(
     _say(f"{table!r}")
     for note in table.notes:
         _say(f"note: {note}")
-    tree = None
+    tree = features = None
     if lineage is not None:
         tree = read_lineage(lineage, aliases=aliases)
         for note in tree.notes:
@@ -226,20 +237,22 @@ def fit(
     if models_table is not None:
         from bayes_lrmf.tables import read_table
 
-        read_table(models_table, key="model", text=("model",), what="models table")
-        _say(f"note: spec {declared.name} names no model features; {models_table} is not used")
+        models_frame = read_table(models_table, key="model", text=("model",), what="models table")
+        if declared.features or declared.kind:
+            features = models_frame.frame.set_index("model")
+        else:
+            _say(f"note: spec {declared.name} names no model features; {models_table} is not used")
     adjacency = None
     if items_table is not None:
         from bayes_lrmf.similarity import item_graph, read_item_texts
 
         adjacency, note = item_graph(table.items, read_item_texts(items_table))
         _say(f"note: {note}")
-    design = make_design(table, declared, lineage=tree, item_adjacency=adjacency)
+    design = make_design(table, declared, lineage=tree, item_adjacency=adjacency, features=features)
     for note in design.notes:
         _say(f"note: {note}")
     if method is None:
-        small = len(design.count_benchmarks) and table.n_observed <= _AFFORDABLE_NUTS_CELLS
-        method = "map" if declared.penalty else "nuts" if small else "svi"
+        method = _best_method(declared, table.n_observed, counts=len(design.count_benchmarks) > 0)
         _say(f"method {method}: chosen for this table")
     options: dict[str, Any] = {}
     if method == "nuts":
@@ -249,7 +262,8 @@ def fit(
             "num_chains": num_chains,
         }
     elif max_steps is not None:
-        options = {"max_iterations" if method == "map" else "max_steps": max_steps}
+        limit = {"map": "max_iterations", "svi": "max_steps", "vb": "max_sweeps"}
+        options = {limit[method]: max_steps}
     with Progress(f"fit {method}", enabled=True) as progress:
         posterior = fit_method(
             method,

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayes_lrmf.block_elimination import BlockElimination, block_elimination
 from bayes_lrmf.checks import InputError
+from bayes_lrmf.covariates import Covariates, covariates
+from bayes_lrmf.directed import DirectedGraph
 from bayes_lrmf.gmrf import LaplacianGraph
 from bayes_lrmf.kernels import BinaryTable, CountTable, SparseTable
 from bayes_lrmf.lineage import Lineage
@@ -43,6 +46,8 @@ class Design:
         Graph over core nodes; without edges when the spec has no lineage.
     item_graph : LaplacianGraph or None
         Graph over items, for ``item_prior = "laplacian"``.
+    covariates : Covariates or None
+        Features and kinds of all of `models`, for ``lineage = "directed"``.
     """
 
     responses: Responses
@@ -52,6 +57,7 @@ class Design:
     graph: LaplacianGraph
     item_graph: LaplacianGraph | None = None
     notes: tuple[str, ...] = field(default=())
+    covariates: Covariates | None = None
 
     @property
     def n_evaluated(self) -> int:
@@ -115,6 +121,18 @@ class Design:
         return np.unique(self.benchmark_index[many])
 
     @cached_property
+    def directed(self) -> DirectedGraph:
+        """Steps from parents to children over core nodes."""
+        return DirectedGraph(self.core)
+
+    @cached_property
+    def blocks(self) -> BlockElimination:
+        """Elimination by blocks of the joint precision of core nodes."""
+        if self.covariates is not None:
+            return self.directed.blocks
+        return block_elimination(self.n_core, self.graph.rows, self.graph.cols)
+
+    @cached_property
     def table(self) -> BinaryTable | CountTable | SparseTable:
         """The observed cells, as the likelihood wants them."""
         r = self.responses
@@ -162,6 +180,7 @@ def make_design(
     lineage: Lineage | None = None,
     item_adjacency: Any = None,
     extra_models: Sequence[str] = (),
+    features: pd.DataFrame | None = None,
 ) -> Design:
     """Fix rows, columns, tables and graphs for a fit of `spec`.
 
@@ -175,6 +194,8 @@ def make_design(
         Item similarity.
     extra_models : sequence of str
         Further unevaluated models to predict, kin or not.
+    features : DataFrame, optional
+        Features of models, indexed by model, for the columns that the spec names.
 
     Raises
     ------
@@ -207,5 +228,13 @@ def make_design(
             )
         else:
             item_graph = LaplacianGraph(item_adjacency)
-    design = Design(responses, core, periphery, strengths, graph, item_graph, tuple(notes))
+    known_of_models = None
+    if spec.lineage == "directed":
+        known_of_models, missing = covariates(
+            features, list(nodes), features=spec.features, kind=spec.kind
+        )
+        notes += missing
+    design = Design(
+        responses, core, periphery, strengths, graph, item_graph, tuple(notes), known_of_models
+    )
     return design.once_per_cell() if spec.likelihood == "bernoulli" else design

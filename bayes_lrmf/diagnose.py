@@ -62,6 +62,12 @@ def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
             "100 steps; a Gaussian without correlation between columns: intervals tend to be narrow"
         )
         advice = "run longer: --max-steps"
+    elif method == "vb":
+        facts.append(
+            f"the ELBO gained {-np.diff(posterior.record.trace[-2:]).sum():.3g} in the last sweep; "
+            "hyper-parameters are point estimates"
+        )
+        advice = "run longer: --max-steps"
     else:
         facts.append("a point estimate: predictions carry no intervals")
         advice = "run longer: --max-steps"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 
 from bayes_lrmf.design import Design
+from bayes_lrmf.directed import StepScales, step_index
+from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.program import components
 from bayes_lrmf.spec import Spec
@@ -18,9 +22,13 @@ __all__ = ["rows_and_columns"]
 
 
 def rows_and_columns(
-    posterior: Posterior, values: Mapping[str, np.ndarray], *, rng: np.random.Generator
+    posterior: Posterior,
+    values: Mapping[str, np.ndarray],
+    *,
+    rng: np.random.Generator,
+    chosen: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns whose products are psi of all models, draw by draw.
+    """Return rows and columns whose products are psi of models, draw by draw.
 
     Parameters
     ----------
@@ -30,12 +38,18 @@ def rows_and_columns(
     rng : numpy Generator
         For the part of unevaluated descendants that their parents leave open; a point estimate
         puts them at their mean.
+    chosen : int array, optional
+        Positions of models in ``posterior.design.models``; all of them by default.
 
     Returns
     -------
-    rows : float32 array, shape (n_draws, n_components, n_models)
+    rows : float32 array, shape (n_draws, n_components, n_chosen)
     cols : float32 array, shape (n_draws, n_components, n_items)
     """
+    if chosen is not None:
+        near, at = _with_ancestors(posterior.design, chosen)
+        rows, cols = rows_and_columns(dataclasses.replace(posterior, design=near), values, rng=rng)
+        return rows[:, :, at], cols
     design, spec = posterior.design, posterior.spec
     one = jax.jit(lambda v: components(design, v))
     n_draws = len(values["factor"])
@@ -47,6 +61,9 @@ def rows_and_columns(
     rows[:, :, :n_core] = core
     rows[:, :, n_core:] = 1.0
     n_fields = core.shape[1] - ("intercept" in values)
+    if spec.lineage == "directed":
+        _step_down(posterior, rows[:, :n_fields], rng)
+        return rows, cols
     sd, kappa, scale = _field_parameters(design, spec, values, n_fields)
     noise: Any = 0.0
     for nodes, edges in _levels(design):
@@ -64,6 +81,52 @@ def rows_and_columns(
         spread = sd[:, :, None] / np.sqrt(scale[:, None] * closeness)[:, None, :]
         rows[:, :n_fields, nodes] = pull / closeness[:, None, :] + spread * noise
     return rows, cols
+
+
+def _with_ancestors(design: Design, chosen: np.ndarray) -> tuple[Design, np.ndarray]:
+    """Return the design without the periphery that `chosen` do not descend from, and their places.
+
+    Tens of thousands of descendants may hang on a table of thousands.
+    """
+    p = design.periphery
+    keep = np.zeros(len(p.nodes), bool)
+    keep[chosen] = True
+    for step in reversed(_levels(design)):
+        edges = step[1]
+        keep[p.parent[edges][keep[p.child[edges]]]] = True
+    keep[: design.n_core] = True
+    place = np.cumsum(keep) - 1
+    edges = keep[p.child]
+    child, parent = place[p.child[edges]], place[p.parent[edges]]
+    near = Lineage(
+        p.nodes[keep],
+        child.astype(np.int32),
+        parent.astype(np.int32),
+        p.relation[edges],
+        p.weight[edges],
+    )
+    known = None if design.covariates is None else design.covariates.taken(keep)
+    return dataclasses.replace(design, periphery=near, covariates=known), place[chosen]
+
+
+def _step_down(posterior: Posterior, fields: np.ndarray, rng: np.random.Generator) -> None:
+    """Fill in the periphery, parents before children, by steps of the directed prior."""
+    design, known = posterior.design, posterior.design.covariates
+    assert known is not None
+    scales = StepScales.from_values(posterior.state.values)
+    step, periphery = step_index(design.periphery), design.periphery
+    for nodes, edges in _levels(design):
+        child, parent = periphery.child[edges], periphery.parent[edges]
+        at = np.full(len(step), -1)
+        at[nodes] = np.arange(len(nodes))
+        pull = sp.csr_array(
+            (periphery.weight[edges], (at[child], parent)), shape=(len(nodes), fields.shape[2])
+        )
+        for draw in fields:
+            draw[:, nodes] = (pull @ draw.T).T
+        fields[:, :, nodes] += scales.centre(step[nodes], known, nodes).T
+        if not posterior.is_point:
+            fields[:, :, nodes] += scales.draw(step[nodes], len(fields), rng)
 
 
 def _field_parameters(

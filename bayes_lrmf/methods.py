@@ -129,7 +129,7 @@ def run_method(
     return Run(method.predict(split, background, settings, key), settings, table)
 
 
-def _posterior(spec_name: str, fit: str) -> Callable[..., Forecast]:
+def _posterior(spec_name: str, fit: str, *, with_features: bool = False) -> Callable[..., Forecast]:
     """Return the method that fits a named spec; settings replace its fields or its penalty."""
 
     def predict(
@@ -150,6 +150,7 @@ def _posterior(spec_name: str, fit: str) -> Callable[..., Forecast]:
             lineage=background.lineage,
             item_adjacency=background.item_adjacency,
             extra_models=split.models,
+            features=background.features if with_features else None,
         )
         posterior = fit_method(fit, design, spec, key=fit_key)
         return posterior_forecast(posterior, split.models, key=draw_key)
@@ -275,6 +276,15 @@ METHODS: dict[str, Method] = {
     ),
     "mf_svi": Method(_posterior("mf", "svi"), [{}], "factorisation, variational"),
     "lrmf_svi": Method(_posterior("lrmf", "svi"), [{}], "Bayesian LRMF, variational"),
+    "vb": Method(
+        _posterior("directed", "vb"), [{}], "directed lineage prior, variational, lineage alone"
+    ),
+    "vb_features": Method(
+        _posterior("directed", "vb", with_features=True),
+        [{}],
+        "directed lineage prior, variational, with features of models",
+        needs_features=True,
+    ),
 }
 """Methods by name."""
 

@@ -8,6 +8,10 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any
 
+# Before ArviZ, whose own import of it fails half-way and leaves numpyro.distributions incomplete.
+import numpyro  # noqa: F401
+
+# isort: split
 import arviz as az
 import jax
 import jax.numpy as jnp
@@ -23,6 +27,7 @@ from bayes_lrmf.kernels import beta_binomial, log_gamma
 from bayes_lrmf.program import components, hyperparameters
 from bayes_lrmf.responses import Cells
 from bayes_lrmf.spec import Spec
+from bayes_lrmf.variational import VariationalState
 
 __all__ = [
     "DrawsState",
@@ -30,6 +35,7 @@ __all__ = [
     "GaussianState",
     "PointState",
     "Posterior",
+    "VariationalState",
     "diagnose_draws",
 ]
 
@@ -46,13 +52,13 @@ class FitRecord:
 
     Attributes
     ----------
-    method : {"map", "svi", "nuts"}
+    method : {"map", "svi", "nuts", "vb"}
     converged : bool
         Whether the method's own stopping rule was met.
     message : str
         One line on how it ended.
     trace : array
-        Objective (map) or negative ELBO (svi) by iteration; empty for nuts.
+        Objective (map) or negative ELBO (svi, vb) by iteration; empty for nuts.
     sample_stats : mapping of arrays, shape (n_chains, n_draws)
         NUTS only: diverging, n_steps, acceptance_rate, energy, step_size.
     seconds : float
@@ -170,7 +176,7 @@ class DrawsState:
         return {n: v.reshape(-1, *v.shape[2:])[at] for n, v in self.values.items()}
 
 
-State = PointState | GaussianState | DrawsState
+State = PointState | GaussianState | DrawsState | VariationalState
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +187,7 @@ class Posterior:
     ----------
     design : Design
     spec : Spec
-    state : PointState, GaussianState or DrawsState
+    state : PointState, GaussianState, DrawsState or VariationalState
     record : FitRecord
     seed : int or None
         The seed behind the key, where one was given.

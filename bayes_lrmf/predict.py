@@ -96,8 +96,8 @@ def _prepared(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(rest)).tolist())
     values = posterior.draws(whole_number(n_draws, name="n_draws"), key=draw_key)
     chosen = _chosen(posterior, models)
-    rows, cols = rows_and_columns(posterior, values, rng=rng)
-    return chosen, rows[:, :, chosen], cols, values, rng
+    rows, cols = rows_and_columns(posterior, values, rng=rng, chosen=chosen)
+    return chosen, rows, cols, values, rng
 
 
 def _blocks(chosen: np.ndarray, per_model: int) -> Iterator[slice]:
@@ -107,15 +107,25 @@ def _blocks(chosen: np.ndarray, per_model: int) -> Iterator[slice]:
 
 
 @jax.jit
-def _moments(rows: Any, cols: Any, left: Any, overlap: Any) -> tuple[Any, Any]:
+def _moments(rows: Any, cols: Any, left: Any, overlap: Any, noise: Any) -> tuple[Any, Any]:
     """Return mean and variance of the successes among the trials left, (n_draws, n_models).
 
-    `overlap` is the intra-class correlation of trials of one item, (n_draws, n_items).
+    `overlap` is the intra-class correlation of trials of one item, (n_draws, n_items); `noise` is
+    added to the log-odds of cells, (n_draws, n_models, n_items) or 0.
     """
-    p = jax.nn.sigmoid(jnp.einsum("dcm,dci->dmi", rows, cols))
+    p = jax.nn.sigmoid(jnp.einsum("dcm,dci->dmi", rows, cols) + noise)
     inflation = 1 + jnp.maximum(left - 1, 0) * overlap[:, None, :]
     mean = (left * p).sum(-1)
     return mean, (left * inflation * p * (1 - p)).sum(-1)
+
+
+def _noise_sd(posterior: Posterior, values: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Return the sd of log-odds of cells around psi, (n_draws, n_items); None if there is none."""
+    if "overdispersion_sd" not in values:
+        return None
+    design = posterior.design
+    sd = np.asarray(values["overdispersion_sd"], np.float32)[:, design.benchmark_index]
+    return np.where(design.items["trials"].to_numpy() > 1, sd, np.float32(0))
 
 
 def score_draws(
@@ -129,8 +139,8 @@ def score_draws(
     """Draw benchmark scores: observed responses as they are, the rest drawn.
 
     Given a draw of the parameters, the successes among a model's unobserved trials of a benchmark
-    are a sum of independent Bernoulli (Beta-Binomial) counts; they are drawn from the Beta of the
-    same mean and variance on [0, trials], rounded to whole counts.
+    are a sum of independent Bernoulli (Beta-Binomial, logit-normal) counts; they are drawn from the
+    Beta of the same mean and variance on [0, trials], rounded to whole counts.
 
     Parameters
     ----------
@@ -154,6 +164,7 @@ def score_draws(
     overlap: np.ndarray = np.zeros((n_drawn, design.n_items), np.float32)
     if "concentration" in values:
         overlap = (1 / (1 + np.asarray(values["concentration"], np.float32)))[:, of_item]
+    noise_sd, noise = _noise_sd(posterior, values), np.zeros((), np.float32)
     full = design.items["trials"].to_numpy(np.float32)
     scores = np.empty((n_drawn, len(chosen), len(design.benchmarks)), np.float32)
     n_items = np.empty(scores.shape[1:], np.int64)
@@ -165,7 +176,10 @@ def score_draws(
             cells = design.responses.matrices(design.models[chosen[block]])
             successes, trials = cells[0][:, items], cells[1][:, items]
             left = np.maximum(full[items] - trials, 0)
-            mean, variance = _moments(rows[:, :, block], columns, left, correlation)
+            if noise_sd is not None:
+                noise = rng.standard_normal((n_drawn, *left.shape), dtype=np.float32)
+                noise *= noise_sd[:, None, items]
+            mean, variance = _moments(rows[:, :, block], columns, left, correlation, noise)
             n_left, seen = left.sum(1), successes.sum(1)
             drawn: np.ndarray = np.asarray(mean)
             if not posterior.is_point:
@@ -264,10 +278,13 @@ def predict_items(
     n_rows = len(_chosen(posterior, models)) * len(items)
     if n_rows > _MOST_ITEM_ROWS:
         raise InputError(f"{n_rows:,} item predictions", fix="choose models with --models")
-    chosen, rows, cols, _, _ = _prepared(posterior, models, key, n_draws)
+    chosen, rows, cols, values, rng = _prepared(posterior, models, key, n_draws)
+    noise_sd = _noise_sd(posterior, values)
     parts = []
     for block in _blocks(chosen, len(rows) * len(items)):
         psi = np.einsum("dcm,dci->dmi", rows[:, :, block], cols, optimize=True)
+        if noise_sd is not None:
+            psi = psi + noise_sd[:, None] * rng.standard_normal(psi.shape, dtype=np.float32)
         # In float32 a probability within 6e-8 of 1 would be 1, and its log loss infinite.
         p = scipy.special.expit(psi.astype(np.float64))
         summary = _summary(p, ci_prob, posterior.is_point)

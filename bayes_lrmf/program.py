@@ -11,11 +11,19 @@ import numpy as np
 import numpyro
 from numpyro import distributions as dist
 
+from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import Design
 from bayes_lrmf.gmrf import LineageGMRF
 from bayes_lrmf.spec import HyperPrior, Spec
 
-__all__ = ["components", "fixed_hyperparameters", "hyperparameters", "observed_rows", "program"]
+__all__ = [
+    "check_program",
+    "components",
+    "fixed_hyperparameters",
+    "hyperparameters",
+    "observed_rows",
+    "program",
+]
 
 Values = Mapping[str, jax.Array]
 
@@ -24,18 +32,37 @@ def hyperparameters(design: Design, spec: Spec) -> dict[str, tuple[HyperPrior, t
     """Return the positive hyper-parameters in use: prior and shape by site name."""
     if spec.penalty is not None:
         return {}
-    used: dict[str, tuple[HyperPrior, tuple[int, ...]]] = {"factor_sd": (spec.factor_sd, ())}
-    if len(design.graph.rows):
-        used["kappa"] = (spec.kappa, ())
-    if spec.ability:
-        used["ability_sd"] = (spec.ability_sd, ())
-    if spec.benchmark_effects and len(design.effect_benchmarks):
-        used["benchmark_sd"] = (spec.benchmark_sd, ())
+    used: dict[str, tuple[HyperPrior, tuple[int, ...]]] = {}
+    # Scales of steps are matrices by relation, not sites.
+    if spec.lineage != "directed":
+        used["factor_sd"] = (spec.factor_sd, ())
+        if len(design.graph.rows) and spec.lineage == "laplacian":
+            used["kappa"] = (spec.kappa, ())
+        if spec.ability:
+            used["ability_sd"] = (spec.ability_sd, ())
+        if spec.benchmark_effects and len(design.effect_benchmarks):
+            used["benchmark_sd"] = (spec.benchmark_sd, ())
     if spec.intercept:
         used["intercept_sd"] = (spec.intercept_sd, ())
     if spec.likelihood == "beta_binomial" and len(design.count_benchmarks):
         used["concentration"] = (spec.concentration, (len(design.benchmarks),))
+    if spec.likelihood == "logit_normal" and len(design.count_benchmarks):
+        used["overdispersion_sd"] = (spec.overdispersion_sd, (len(design.benchmarks),))
     return used
+
+
+def check_program(design: Design, spec: Spec) -> None:
+    """Refuse what the program does not hold, which `fit_vb` alone fits.
+
+    Raises
+    ------
+    InputError
+        For the directed prior, and for logit-normal counts.
+    """
+    if spec.lineage == "directed":
+        raise InputError(f"spec {spec.name} has a directed prior", fix="use method vb")
+    if spec.likelihood == "logit_normal" and len(design.count_benchmarks):
+        raise InputError(f"spec {spec.name} has logit-normal counts", fix="use method vb")
 
 
 def fixed_hyperparameters(design: Design, spec: Spec) -> dict[str, np.ndarray]:
@@ -174,6 +201,7 @@ def program(design: Design, spec: Spec, *, n_batches: int = 1) -> None:
     n_batches : int
         With more than one, the likelihood is an unbiased estimate from a random part of the table.
     """
+    check_program(design, spec)
     if spec.penalty is not None:
         values = _sample_penalised(design, spec)
     else:

@@ -15,8 +15,8 @@ from bayes_lrmf.checks import InputError, one_of, positive, whole_number
 
 __all__ = ["HyperPrior", "Penalty", "Spec", "named_specs", "read_spec"]
 
-LIKELIHOODS = ("bernoulli", "binomial", "beta_binomial")
-LINEAGE_PRIORS = ("laplacian", "none")
+LIKELIHOODS = ("bernoulli", "binomial", "beta_binomial", "logit_normal")
+LINEAGE_PRIORS = ("laplacian", "directed", "none")
 ITEM_PRIORS = ("independent", "laplacian")
 
 
@@ -67,11 +67,13 @@ class Spec:
     ----------
     rank : int
         Number of factors K.
-    likelihood : {"bernoulli", "binomial", "beta_binomial"}
-        Cells with one trial are Bernoulli under each of them; "bernoulli" counts every cell once,
-        as a fraction, whatever its trials.
-    lineage : {"laplacian", "none"}
-        Prior of model factors: scaled Laplacian field, or independent normals.
+    likelihood : {"bernoulli", "binomial", "beta_binomial", "logit_normal"}
+        Items of one trial are Bernoulli under each of them; "bernoulli" counts every cell once,
+        as a fraction, whatever its trials. Counts are over-dispersed by a Beta under
+        "beta_binomial", by normal noise on the log-odds of a cell under "logit_normal".
+    lineage : {"laplacian", "directed", "none"}
+        Prior of model factors: scaled Laplacian field, heavy-tailed steps from parents to
+        children, or independent normals.
     item_prior : {"independent", "laplacian"}
         Prior of item loadings; "laplacian" needs an item-similarity graph.
     ability, benchmark_effects, intercept, loading_mean : bool
@@ -80,12 +82,20 @@ class Spec:
         be told from over-dispersion.
     relation_strength : mapping
         Weight of a Laplacian edge by relation.
+    features : tuple of str
+        Columns of the models table that move the prior mean of a model without parents, under
+        "directed". Those that a table lacks are left out.
+    kind : str
+        Categorical column of the models table by which the mean step to a child differs.
     kappa, factor_sd, ability_sd, benchmark_sd, loading_mean_sd, intercept_mean_sd, intercept_sd,
-    concentration : HyperPrior
+    concentration, overdispersion_sd, step_sd, tail : HyperPrior
         `kappa`: shrinkage to zero relative to shrinkage along edges. `*_sd`: prior standard
         deviations (typical marginal ones under the scaled field). `concentration`: alpha + beta
-        of the Beta-Binomial, one per benchmark. Loadings x_i have unit variance around the mean of
-        their benchmark, so that `factor_sd` alone carries the scale.
+        of the Beta-Binomial, and `overdispersion_sd`: standard deviation of the normal noise, both
+        one per benchmark. Under "directed", `factor_sd` and `benchmark_sd` are about models without
+        parents, `step_sd` is about steps to children, `tail` is the degrees of freedom of both.
+        Loadings x_i have unit variance around the mean of their benchmark, so that `factor_sd`
+        alone carries the scale.
     penalty : Penalty or None
         With it the density is exp(-objective of the paper); scales and hyper-priors do not apply.
     """
@@ -103,6 +113,8 @@ class Spec:
     relation_strength: Mapping[str, float] = dataclasses.field(
         default_factory=lambda: dict(_DIRECT)
     )
+    features: tuple[str, ...] = ()
+    kind: str = ""
     kappa: HyperPrior = HyperPrior(0.2, 1.0)
     factor_sd: HyperPrior = HyperPrior(0.5, 0.7)
     ability_sd: HyperPrior = HyperPrior(0.5, 0.7)
@@ -111,12 +123,16 @@ class Spec:
     intercept_mean_sd: HyperPrior = HyperPrior(2.0)
     intercept_sd: HyperPrior = HyperPrior(1.0, 0.5)
     concentration: HyperPrior = HyperPrior(100.0, 1.5)
+    overdispersion_sd: HyperPrior = HyperPrior(0.2, 1.0)
+    step_sd: HyperPrior = HyperPrior(0.2)
+    tail: HyperPrior = HyperPrior(4.0, 0.7)
     penalty: Penalty | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as nested plain values, the form that `Spec.from_dict` reads."""
         plain = dataclasses.asdict(self)
         plain["relation_strength"] = dict(self.relation_strength)
+        plain["features"] = list(self.features)
         # Beside a penalty hyper-priors do not apply, and `from_dict` refuses them.
         for name in ["penalty"] if self.penalty is None else _hyper_names():
             del plain[name]
@@ -156,7 +172,11 @@ def _hyper_names() -> list[str]:
 def _checked(key: str, field: dataclasses.Field[Any], value: Any, where: str | None) -> Any:
     if key == "rank":
         return whole_number(value, name="rank", where=where)
-    if key in ("name", "description"):
+    if key == "features":
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise InputError(f"features is {value!r}", where=where, fix="give a list of columns")
+        return tuple(value)
+    if key in ("name", "description", "kind"):
         if not isinstance(value, str):
             raise InputError(f"{key} is {value!r}", where=where, fix="give a text in quotes")
         return value

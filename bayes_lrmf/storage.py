@@ -13,11 +13,19 @@ import scipy.sparse as sp
 import xarray as xr
 
 from bayes_lrmf.checks import InputError
+from bayes_lrmf.covariates import Covariates
 from bayes_lrmf.design import Design
 from bayes_lrmf.files import existing_file, written_whole
 from bayes_lrmf.gmrf import LaplacianGraph
 from bayes_lrmf.lineage import Lineage
-from bayes_lrmf.posterior import DrawsState, FitRecord, GaussianState, PointState, Posterior
+from bayes_lrmf.posterior import (
+    DrawsState,
+    FitRecord,
+    GaussianState,
+    PointState,
+    Posterior,
+    VariationalState,
+)
 from bayes_lrmf.responses import Cells, Responses
 from bayes_lrmf.spec import Spec
 
@@ -92,6 +100,15 @@ def _responses_of(data: xr.Dataset) -> Responses:
     )
 
 
+def _covariates_of(data: xr.Dataset) -> Covariates:
+    return Covariates(
+        names=tuple(str(v) for v in data["column"].values),
+        values=data["value"].values.astype(float),
+        kinds=tuple(str(v) for v in data["kind_name"].values),
+        kind=data["kind"].values.astype(np.int32),
+    )
+
+
 def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
     """Write one self-contained netCDF file: labels, data, graph, spec, parameters, provenance.
 
@@ -109,9 +126,20 @@ def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
         groups["/item_graph"] = xr.Dataset(
             {"row": ("edge", g.rows), "col": ("edge", g.cols), "weight": ("edge", g.weights)}
         )
+    if d.covariates is not None:
+        c = d.covariates
+        groups["/covariates"] = xr.Dataset(
+            {
+                "column": ("column_index", _strings(c.names)),
+                "value": (("model", "column_index"), c.values),
+                "kind_name": ("kind_index", _strings(c.kinds)),
+                "kind": ("model", c.kind),
+            }
+        )
     if not posterior.is_point:
         for group, data in posterior.datatree().children.items():
-            groups[f"/{group}"] = data.to_dataset()
+            # ArviZ notes the time, and the file is the same for the same seed.
+            groups[f"/{group}"] = data.to_dataset().drop_attrs(deep=False)
     state = {
         name: ([f"{name}_{axis}" for axis in range(np.ndim(v))], _compact(v))
         for name, v in posterior.state.values.items()
@@ -179,10 +207,12 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
         n = responses.n_items
         upper = sp.coo_array((g["weight"].values, (g["row"].values, g["col"].values)), shape=(n, n))
         item_graph = LaplacianGraph(upper + upper.T)
-    design = Design(responses, core, periphery, strengths, graph, item_graph)
+    known = _covariates_of(tree["covariates"].to_dataset()) if "covariates" in tree else None
+    design = Design(responses, core, periphery, strengths, graph, item_graph, covariates=known)
     if spec.likelihood == "bernoulli":
         design = design.once_per_cell()
-    kinds: dict[str, Any] = {s.group: s for s in (PointState, GaussianState, DrawsState)}
+    states = (PointState, GaussianState, DrawsState, VariationalState)
+    kinds: dict[str, Any] = {s.group: s for s in states}
     group = next(g for g in kinds if g in tree)
     state = kinds[group]({str(n): v.values for n, v in tree[group].data_vars.items()})
     stats = {}

@@ -58,6 +58,7 @@ def test_named_spec_says_what_its_file_says(name):
             want = value if isinstance(value, dict) else {"median": value, "log_sd": 0.0}
             assert dataclasses.asdict(got) == want
         else:
+            got = list(got) if isinstance(got, tuple) else got
             assert (dataclasses.asdict(got) if isinstance(got, Penalty) else got) == value
 
 

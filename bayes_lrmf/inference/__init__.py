@@ -13,12 +13,18 @@ from bayes_lrmf.design import Design
 from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.inference.nuts import fit_nuts
 from bayes_lrmf.inference.svi import fit_svi
+from bayes_lrmf.inference.vb import fit_vb
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.spec import Spec
 
-__all__ = ["fit_map", "fit_method", "fit_nuts", "fit_svi"]
+__all__ = ["fit_map", "fit_method", "fit_nuts", "fit_svi", "fit_vb"]
 
-_FITS: dict[str, Callable[..., Posterior]] = {"map": fit_map, "svi": fit_svi, "nuts": fit_nuts}
+_FITS: dict[str, Callable[..., Posterior]] = {
+    "map": fit_map,
+    "svi": fit_svi,
+    "nuts": fit_nuts,
+    "vb": fit_vb,
+}
 
 
 def fit_method(

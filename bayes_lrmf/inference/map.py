@@ -15,7 +15,7 @@ from numpyro.infer.util import log_density
 from bayes_lrmf.checks import positive, whole_number
 from bayes_lrmf.design import Design
 from bayes_lrmf.posterior import FitRecord, PointState, Posterior
-from bayes_lrmf.program import fixed_hyperparameters, hyperparameters, program
+from bayes_lrmf.program import check_program, fixed_hyperparameters, hyperparameters, program
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.spec import Spec
 
@@ -172,6 +172,7 @@ def fit_map(
     L-BFGS (Liu & Nocedal 1989, scipy's) with 20 pairs, on parameters in units of a rough posterior
     standard deviation.
     """
+    check_program(design, spec)
     tolerance = positive(tolerance, name="tolerance")
     max_iterations = whole_number(max_iterations, name="max_iterations")
     progress = progress or Progress("map", enabled=False)

@@ -1,0 +1,217 @@
+"""Block L D L' factors of matrices patterned like a graph: a small dense block for each node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from bayes_lrmf.elimination import Elimination, eliminate
+
+__all__ = ["BlockElimination", "BlockFactor", "block_elimination"]
+
+
+class BlockFactor(NamedTuple):
+    """Numbers of ``Q = L D L'``, by blocks.
+
+    Attributes
+    ----------
+    root : array, shape (n_nodes, size, size)
+        Upper triangular R with ``R R' = D^-1``: white noise in, a draw of the node given the later
+        ones out.
+    lower : array, shape (n_entries, size, size)
+        Block of entry e of L: rows of its neighbour, columns of its owner.
+    """
+
+    root: np.ndarray
+    lower: np.ndarray
+
+    @property
+    def log_determinant(self) -> float:
+        """Of Q."""
+        return float(-2 * np.log(np.diagonal(self.root, axis1=-2, axis2=-1)).sum())
+
+
+class _Step(NamedTuple):
+    """One round: entries of its columns, and the pairs of entries that update a third."""
+
+    nodes: np.ndarray
+    start: int
+    stop: int
+    to_neighbour: sp.csr_array
+    neighbours: np.ndarray
+    to_owner: sp.csr_array
+    owners: np.ndarray
+    row: np.ndarray
+    col: np.ndarray
+    target: np.ndarray
+    to_target: sp.csr_array
+    targets: np.ndarray
+
+
+def _summing(index: np.ndarray) -> tuple[sp.csr_array, np.ndarray]:
+    """Return a 0/1 matrix that sums by `index`, and the distinct indices its rows stand for."""
+    distinct, at = np.unique(index, return_inverse=True)
+    shape = (len(distinct), len(index))
+    ones = np.ones(len(index))
+    return sp.csr_array((ones, (at, np.arange(len(index)))), shape=shape), distinct
+
+
+def _sum(matrix: sp.csr_array, blocks: np.ndarray) -> np.ndarray:
+    flat = matrix @ blocks.reshape(len(blocks), -1)
+    return np.asarray(flat).reshape(matrix.shape[0], *blocks.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class BlockElimination:
+    """Block factors in the order, and on the pattern, of an `Elimination`.
+
+    Blocks of a symmetric matrix are given as ``diagonal`` (n_nodes, size, size) and
+    ``off_diagonal`` (n_entries, size, size), the latter with the rows of the entry's neighbour and
+    the columns of its owner; zero where the pattern holds fill only.
+    """
+
+    order: Elimination
+    steps: tuple[_Step, ...]
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes."""
+        return self.order.n_nodes
+
+    @property
+    def n_entries(self) -> int:
+        """Number of blocks below the diagonal of L, fill included."""
+        return self.order.n_entries
+
+    def located(self, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the entry of each pair of nodes, and whether its block is transposed there.
+
+        A block with the rows of ``rows[k]`` stands as it is where ``cols[k]`` owns the entry.
+        """
+        entry = self.order.entry_of(rows, cols)
+        return entry, self.order.owner[entry] == rows
+
+    def factor(self, diagonal: np.ndarray, off_diagonal: np.ndarray) -> BlockFactor:
+        """Factorise a positive definite matrix.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If it is not positive definite.
+        """
+        d, a = diagonal.copy(), off_diagonal.copy()
+        root, lower = np.empty_like(d), np.empty_like(a)
+        for s in self.steps:
+            root[s.nodes] = _inverse_root(d[s.nodes])
+            if s.start == s.stop:
+                continue
+            here = slice(s.start, s.stop)
+            half = a[here] @ root[self.order.owner[here]]
+            lower[here] = half @ root[self.order.owner[here]].mT
+            d[s.neighbours] -= _sum(s.to_neighbour, half @ half.mT)
+            if len(s.target):
+                update = half[s.row - s.start] @ half[s.col - s.start].mT
+                a[s.targets] -= _sum(s.to_target, update)
+        return BlockFactor(root, lower)
+
+    def solve(self, factor: BlockFactor, right: np.ndarray) -> np.ndarray:
+        """Return ``Q^-1 right``; `right` has shape (n_nodes, size)."""
+        x = right.copy()
+        for s in self.steps:
+            if s.start == s.stop:
+                continue
+            here = slice(s.start, s.stop)
+            update = factor.lower[here] @ x[self.order.owner[here], :, None]
+            x[s.neighbours] -= _sum(s.to_neighbour, update[..., 0])
+        x = (factor.root @ (factor.root.mT @ x[..., None]))[..., 0]
+        return self._back(factor, x)
+
+    def color(self, factor: BlockFactor, noise: np.ndarray) -> np.ndarray:
+        """Turn white noise of shape (n_nodes, size, ...) into draws with precision Q."""
+        flat = noise.reshape(*noise.shape[:2], -1)
+        return self._back(factor, factor.root @ flat).reshape(noise.shape)
+
+    def _back(self, factor: BlockFactor, x: np.ndarray) -> np.ndarray:
+        vectors = x.ndim == 2
+        x = x[..., None] if vectors else x
+        for s in reversed(self.steps):
+            if s.start == s.stop:
+                continue
+            here = slice(s.start, s.stop)
+            update = factor.lower[here].mT @ x[self.order.neighbour[here]]
+            x[s.owners] -= _sum(s.to_owner, update).astype(x.dtype)
+        return x[..., 0] if vectors else x
+
+    def selected_inverse(self, factor: BlockFactor) -> tuple[np.ndarray, np.ndarray]:
+        """Return the blocks of Q^-1 on the diagonal and on the pattern (Takahashi's recursions).
+
+        Returns
+        -------
+        diagonal : array, shape (n_nodes, size, size)
+        entries : array, shape (n_entries, size, size)
+            Oriented like `off_diagonal`.
+        """
+        variance = factor.root @ factor.root.mT
+        covariance = np.zeros_like(factor.lower)
+        for s in reversed(self.steps):
+            if s.start == s.stop:
+                continue
+            here = slice(s.start, s.stop)
+            low = factor.lower[here]
+            column = -(variance[self.order.neighbour[here]] @ low)
+            if len(s.target):
+                row, col = s.row - s.start, s.col - s.start
+                across = covariance[s.target]
+                np.subtract.at(column, row, across @ low[col])
+                np.subtract.at(column, col, across.mT @ low[row])
+            covariance[here] = column
+            variance[s.owners] -= _sum(s.to_owner, low.mT @ column)
+        return variance, covariance
+
+
+def _inverse_root(blocks: np.ndarray) -> np.ndarray:
+    """Return upper triangular R with ``R R'`` the inverse of each block."""
+    lower = np.linalg.cholesky(blocks)
+    eye = np.broadcast_to(np.eye(blocks.shape[-1]), blocks.shape)
+    return np.linalg.solve(lower, eye).mT
+
+
+def block_elimination(n_nodes: int, rows: np.ndarray, cols: np.ndarray) -> BlockElimination:
+    """Order the nodes of an undirected graph for elimination by blocks.
+
+    Parameters
+    ----------
+    n_nodes : int
+    rows, cols : int arrays, shape (n_edges,)
+        Ends of the edges, as for `eliminate`.
+    """
+    order = eliminate(n_nodes, rows, cols)
+    steps = []
+    for r in order.rounds:
+        here = slice(r.start, r.stop)
+        to_neighbour, neighbours = _summing(order.neighbour[here])
+        to_owner, owners = _summing(order.owner[here])
+        # The block of the target has the rows of its neighbour.
+        swap = order.neighbour[r.first] != order.neighbour[r.target]
+        row, col = np.where(swap, r.second, r.first), np.where(swap, r.first, r.second)
+        to_target, targets = _summing(r.target)
+        steps.append(
+            _Step(
+                nodes=r.nodes,
+                start=r.start,
+                stop=r.stop,
+                to_neighbour=to_neighbour,
+                neighbours=neighbours,
+                to_owner=to_owner,
+                owners=owners,
+                row=row,
+                col=col,
+                target=r.target,
+                to_target=to_target,
+                targets=targets,
+            )
+        )
+    return BlockElimination(order, tuple(steps))

@@ -1,0 +1,222 @@
+"""The directed lineage prior: heavy-tailed steps from parents to children, features of roots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bayes_lrmf.block_elimination import BlockElimination, block_elimination
+from bayes_lrmf.covariates import Covariates
+from bayes_lrmf.lineage import RELATIONS, Lineage
+
+__all__ = ["STEPS", "DirectedGraph", "StepScales", "step_index"]
+
+STEPS = ("root", *RELATIONS)
+"""Kinds of steps: of a model without recorded parents, then by relation to the parents."""
+
+
+def step_index(lineage: Lineage) -> np.ndarray:
+    """Return the index into `STEPS` of each node, int32; several parents make a merge."""
+    n_parents = np.bincount(lineage.child, minlength=len(lineage.nodes))
+    step = np.zeros(len(lineage.nodes), np.int32)
+    for at, relation in enumerate(RELATIONS, start=1):
+        step[lineage.child[lineage.relation == relation]] = at
+    step[n_parents > 1] = STEPS.index("merge")
+    return step
+
+
+class DirectedGraph:
+    """Which node steps away from which, and the sparse precision this leads to.
+
+    With ``e_j = t_j - sum_p w_jp t_p`` of precision P_j around c_j, the joint precision is
+    ``(I - W)' P (I - W)``: a block at every node, edge and pair of parents.
+
+    Parameters
+    ----------
+    lineage : Lineage
+        Without cycles; the weights of a child's parents sum to one.
+    """
+
+    def __init__(self, lineage: Lineage) -> None:
+        self.n_nodes = len(lineage.nodes)
+        self.child = lineage.child.astype(np.int64)
+        self.parent = lineage.parent.astype(np.int64)
+        self.weight = lineage.weight
+        self.step = step_index(lineage)
+        by_child: dict[int, list[int]] = {}
+        for edge, child in enumerate(self.child.tolist()):
+            by_child.setdefault(child, []).append(edge)
+        pairs = [
+            (a, b)
+            for edges in by_child.values()
+            for i, a in enumerate(edges)
+            for b in edges[i + 1 :]
+        ]
+        self.first, self.second = np.array(pairs, np.int64).reshape(-1, 2).T
+
+    @cached_property
+    def blocks(self) -> BlockElimination:
+        """The elimination of the moral graph, in which the parents of a merge are joined."""
+        rows = np.concatenate([self.child, self.parent[self.first]])
+        cols = np.concatenate([self.parent, self.parent[self.second]])
+        return block_elimination(self.n_nodes, rows, cols)
+
+    @cached_property
+    def _located(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        return (
+            self.blocks.located(self.child, self.parent),
+            self.blocks.located(self.parent[self.first], self.parent[self.second]),
+        )
+
+    def precision(
+        self, step_precision: np.ndarray, centre: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the joint precision and what it multiplies the mean to.
+
+        Parameters
+        ----------
+        step_precision : array, shape (n_nodes, size, size)
+        centre : array, shape (n_nodes, size)
+
+        Returns
+        -------
+        diagonal, off_diagonal : arrays
+            Blocks as `BlockElimination` wants them.
+        linear : array, shape (n_nodes, size)
+        """
+        p, w = step_precision, self.weight[:, None, None]
+        diagonal, size = p.copy(), p.shape[-1]
+        np.add.at(diagonal, self.parent, w**2 * p[self.child])
+        off = np.zeros((self.blocks.n_entries, size, size))
+        (entry, _), (across, _) = self._located
+        # Step precisions are symmetric, so the orientation of a block does not matter.
+        np.add.at(off, entry, -w * p[self.child])
+        np.add.at(off, across, w[self.first] * w[self.second] * p[self.child[self.first]])
+        pull = (p @ centre[..., None])[..., 0]
+        linear = pull.copy()
+        np.add.at(linear, self.parent, -self.weight[:, None] * pull[self.child])
+        return diagonal, off, linear
+
+    def steps_of(self, values: np.ndarray) -> np.ndarray:
+        """Return ``t_j - sum_p w_jp t_p`` for values of shape (n_nodes, ...)."""
+        out = values.copy()
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        np.subtract.at(out, self.child, self.weight.reshape(shape) * values[self.parent])
+        return out
+
+    def step_covariance(self, variance: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """Return covariances of the steps, from the selected inverse of a joint precision.
+
+        Returns
+        -------
+        array, shape (n_nodes, size, size)
+        """
+        w = self.weight[:, None, None]
+        out = variance.copy()
+        np.add.at(out, self.child, w**2 * variance[self.parent])
+        (entry, _), (across, _) = self._located
+        edge = covariance[entry]
+        np.subtract.at(out, self.child, w * (edge + edge.mT))
+        pair = covariance[across]
+        both = w[self.first] * w[self.second] * (pair + pair.mT)
+        np.add.at(out, self.child[self.first], both)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class StepScales:
+    """Hyper-parameters of the directed prior, for K factors and E effects.
+
+    ``t_root ~ N(coefficient' features, S)`` and ``t_child ~ N(parents' mean + drift, S)`` with
+    S block-diagonal: ``factor_covariance / lambda`` for the factors and ``effect_variance /
+    lambda_b`` for each effect, every lambda with a Gamma(tail / 2, tail / 2) distribution of its
+    own. A child trained on one benchmark moves on that one only.
+
+    Attributes
+    ----------
+    coefficient : array, shape (n_columns, K + E)
+    drift : array, shape (n_steps, n_kinds, K + E)
+        Zero for roots.
+    factor_covariance : array, shape (n_steps, K, K)
+    effect_variance : array, shape (n_steps, E)
+    factor_tail, effect_tail : arrays, shape (n_steps,)
+        Degrees of freedom.
+    """
+
+    coefficient: np.ndarray
+    drift: np.ndarray
+    factor_covariance: np.ndarray
+    effect_variance: np.ndarray
+    factor_tail: np.ndarray
+    effect_tail: np.ndarray
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> StepScales:
+        """Pick the attributes out of a mapping with names such as ``step_drift``."""
+        names = cls.__dataclass_fields__
+        return cls(**{name: np.asarray(values[f"step_{name}"], float) for name in names})
+
+    def to_values(self) -> dict[str, np.ndarray]:
+        """Return the mapping that `from_values` reads."""
+        return {f"step_{name}": getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def rank(self) -> int:
+        """Number of factors."""
+        return int(self.factor_covariance.shape[-1])
+
+    def centre(self, step: np.ndarray, known: Covariates, at: np.ndarray) -> np.ndarray:
+        """Return prior means of the steps of nodes, shape (n_nodes, K + E).
+
+        Parameters
+        ----------
+        step : int array, shape (n_nodes,)
+        known : Covariates
+        at : int array, shape (n_nodes,)
+            Positions of the nodes in `known`.
+        """
+        mean = self.drift[step, known.kind[at]]
+        roots = step == 0
+        mean[roots] = known.values[at[roots]] @ self.coefficient
+        return mean
+
+    def precision(
+        self, step: np.ndarray, factor_weight: np.ndarray, effect_weight: np.ndarray
+    ) -> np.ndarray:
+        """Return step precisions given the lambdas, shape (n_nodes, K + E, K + E).
+
+        Parameters
+        ----------
+        step : int array, shape (n_nodes,)
+        factor_weight : array, shape (n_nodes,)
+        effect_weight : array, shape (n_nodes, E)
+        """
+        k, size = self.rank, self.rank + self.effect_variance.shape[1]
+        out = np.zeros((len(step), size, size))
+        out[:, :k, :k] = np.linalg.inv(self.factor_covariance)[step] * factor_weight[:, None, None]
+        at = np.arange(k, size)
+        out[:, at, at] = effect_weight / self.effect_variance[step]
+        return out
+
+    def draw(self, step: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw steps around zero, float32, shape (n_draws, K + E, n_nodes)."""
+        k, n = self.rank, len(step)
+        n_effects = self.effect_variance.shape[1]
+
+        def weights(tail: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+            return rng.standard_gamma(tail[step] / 2, shape) / (tail[step] / 2)
+
+        root = np.linalg.cholesky(self.factor_covariance)[step]
+        white = (root @ rng.standard_normal((n, k, n_draws))).transpose(2, 1, 0)
+        white = white / np.sqrt(weights(self.factor_tail, (n_draws, 1, n)))
+        out = np.empty((n_draws, k + n_effects, n), np.float32)
+        out[:, :k] = white
+        if n_effects:
+            white = rng.standard_normal((n_draws, n_effects, n))
+            white /= np.sqrt(weights(self.effect_tail, (n_draws, n_effects, n)))
+            out[:, k:] = white * np.sqrt(self.effect_variance[step]).T
+        return out

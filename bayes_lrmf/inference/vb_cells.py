@@ -1,0 +1,372 @@
+"""Polya-Gamma sums over observed cells: what they tell of items, and of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+from bayes_lrmf.design import Design
+from bayes_lrmf.spec import Spec
+
+__all__ = ["CellTable", "Evidence", "LocalMoments", "local_maps"]
+
+_CHUNK_WIDTHS = (16, 32, 64, 128)
+_DENSE_CELLS = 60_000_000
+_DENSE_COUNT_CELLS = 6_000_000
+_DENSE_FROM = 0.02
+_SPARSE_BLOCK = 2**16
+_LEAST_SQUARE = 1e-8
+
+
+class LocalMoments(NamedTuple):
+    """First and second moments of vectors whose products with each other are psi.
+
+    Attributes
+    ----------
+    mean : array, shape (..., n, L)
+    second : array, shape (..., n, L, L)
+    """
+
+    mean: np.ndarray
+    second: np.ndarray
+
+
+class Evidence(NamedTuple):
+    """Sums over cells, by item or by model.
+
+    Attributes
+    ----------
+    square : array, shape (..., n, L, L)
+        Sums of weight times second moment of the other side.
+    linear : array, shape (..., n, L)
+        Sums of the linear coefficient times its mean.
+    bound : float
+        What all cells contribute to the ELBO, at the best Polya-Gamma factors.
+    noise : arrays of shape (n_items,), or None
+        Expected sums of squares of the over-dispersion of each item's cells.
+    """
+
+    square: np.ndarray
+    linear: np.ndarray
+    bound: float
+    noise: np.ndarray | None
+
+
+def local_maps(design: Design, spec: Spec) -> tuple[np.ndarray, np.ndarray]:
+    """Return how the effects of a model enter psi of the items of each panel.
+
+    A panel is the items that share a benchmark effect; items without one share another panel.
+
+    Returns
+    -------
+    maps : array, shape (n_panels, n_effects)
+        Over ability, if any, and benchmark effects.
+    panel : int array, shape (n_items,)
+    """
+    effects = design.effect_benchmarks if spec.benchmark_effects else np.empty(0, int)
+    hit = design.benchmark_index[:, None] == effects
+    panel = np.where(hit.any(1), hit.argmax(1) if len(effects) else 0, len(effects))
+    used, panel = np.unique(panel, return_inverse=True)
+    maps = np.eye(len(effects) + 1, len(effects))[used]
+    if spec.ability:
+        maps = np.concatenate([np.ones((len(used), 1)), maps], axis=1)
+    return maps, panel
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """Unique entries of symmetric matrices of this size."""
+
+    size: int
+
+    @cached_property
+    def index(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.triu_indices(self.size)
+
+    def pack(self, matrices: np.ndarray) -> np.ndarray:
+        first, second = self.index
+        return matrices[..., first, second]
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        first, second = self.index
+        out = np.empty((*packed.shape[:-1], self.size, self.size))
+        out[..., first, second] = packed
+        out[..., second, first] = packed
+        return out
+
+    @property
+    def multiplicity(self) -> np.ndarray:
+        first, second = self.index
+        return np.where(first == second, 1.0, 2.0)
+
+
+class CellTable:
+    """The observed cells of a design, arranged for sums over them.
+
+    Dense tables are cut into chunks of items of one panel, so that one compiled loop serves all
+    and nothing larger than a chunk is held; sparse ones go by blocks of cells.
+
+    Parameters
+    ----------
+    design, spec : Design, Spec
+        A "bernoulli" spec counts every cell once, as a fraction.
+    panel : int array, shape (n_items,)
+    size : int
+        Length L of the local vectors.
+    """
+
+    def __init__(self, design: Design, spec: Spec, panel: np.ndarray, size: int) -> None:
+        r = design.responses
+        self.packing, self.panel = _Packing(size), panel
+        self.shape = r.shape
+        n_cells = r.n_models * r.n_items
+        most = _DENSE_CELLS if r.is_binary else _DENSE_COUNT_CELLS
+        self.dense = n_cells <= most and r.density >= _DENSE_FROM
+        self.dtype = np.float32 if r.is_binary and n_cells > 1_000_000 else np.float64
+        cells = r.to_cells()
+        trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials.astype(float)
+        successes = cells.successes.astype(float)
+        if spec.likelihood == "bernoulli":
+            successes, trials = successes / trials, np.ones(len(trials))
+        self.n_cells_of_item = np.bincount(cells.cols, minlength=r.n_items)
+        if self.dense:
+            self._chunk(cells.rows, cells.cols, successes, trials, r.is_binary)
+        else:
+            self.rows, self.cols = cells.rows, cells.cols
+            self.centred, self.trials = successes - trials / 2, trials
+
+    def _chunk(
+        self, rows: np.ndarray, cols: np.ndarray, successes: Any, trials: Any, binary: bool
+    ) -> None:
+        size = np.bincount(self.panel)
+        padded = [sum(-(-s // w) * w + 16 for s in size) for w in _CHUNK_WIDTHS]
+        width = _CHUNK_WIDTHS[int(np.argmin(padded))]
+        slots, panel_of_chunk = [], []
+        for p in range(len(size)):
+            items = np.flatnonzero(self.panel == p)
+            n_chunks = -(-len(items) // width)
+            slots.append(np.full(n_chunks * width, -1))
+            slots[-1][: len(items)] = items
+            panel_of_chunk += [p] * n_chunks
+        self.slot = np.concatenate(slots).reshape(-1, width)
+        self.panel_of_chunk = np.array(panel_of_chunk, np.int32)
+        at = np.empty(self.shape[1], np.int64)
+        flat = self.slot.ravel()
+        at[flat[flat >= 0]] = np.flatnonzero(flat >= 0)
+        self.at = at
+        n_chunks = len(self.slot)
+        chunk, place = np.divmod(at[cols], width)
+        with jax.enable_x64(True):
+            if binary:
+                table = np.full((n_chunks, self.shape[0], width), -1, np.int8)
+                table[chunk, rows, place] = successes
+                self.tables: tuple[jax.Array, ...] = (jnp.asarray(table),)
+            else:
+                both = np.zeros((2, n_chunks, self.shape[0], width), self.dtype)
+                both[0, chunk, rows, place] = successes - trials / 2
+                both[1, chunk, rows, place] = trials
+                self.tables = (jnp.asarray(both[0]), jnp.asarray(both[1]))
+
+    def _inputs(
+        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
+    ) -> dict[str, Any]:
+        pack, t = self.packing, self.dtype
+        flat, known = self.slot.ravel(), self.slot.ravel() >= 0
+        packed = np.zeros((len(flat), len(pack.multiplicity)), t)
+        mean = np.zeros((len(flat), pack.size), t)
+        packed[known] = pack.pack(items.second)[flat[known]]
+        mean[known] = items.mean[flat[known]]
+        by_chunk = (*self.slot.shape, -1)
+        spread = None
+        if noise is not None:
+            spread = np.zeros(self.slot.shape, t)
+            spread.ravel()[known] = noise[flat[known]]
+        return {
+            "models": jnp.asarray(pack.pack(models.second), t),
+            "model_means": jnp.asarray(models.mean, t),
+            "items": jnp.asarray(packed.reshape(by_chunk)),
+            "item_means": jnp.asarray(mean.reshape(by_chunk)),
+            "multiplicity": jnp.asarray(pack.multiplicity, t),
+            "panel": jnp.asarray(self.panel_of_chunk),
+            "noise": None if spread is None else jnp.asarray(spread),
+            "tables": self.tables,
+        }
+
+    def about_items(
+        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None = None
+    ) -> Evidence:
+        """Return sums by item over models.
+
+        Parameters
+        ----------
+        models : LocalMoments, shapes (n_panels, n_models, ...)
+        items : LocalMoments, shapes (n_items, ...)
+        noise : array, shape (n_items,), optional
+            Variance of the over-dispersion of each item's cells.
+        """
+        if not self.dense:
+            return self._sparse(models, items, noise, by_item=True)
+        with jax.enable_x64(True):
+            parts = _item_pass(self._inputs(models, items, noise))
+            square, linear, bound, spread = (np.asarray(p, float) for p in parts)
+        f = square.shape[-1]
+        return Evidence(
+            self.packing.unpack(square.reshape(-1, f)[self.at]),
+            linear.reshape(-1, self.packing.size)[self.at],
+            float(bound.sum()),
+            spread.ravel()[self.at] if noise is not None else None,
+        )
+
+    def about_models(
+        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None = None
+    ) -> Evidence:
+        """Return sums by panel and model over the items of the panel; see `about_items`."""
+        if not self.dense:
+            return self._sparse(models, items, noise, by_item=False)
+        with jax.enable_x64(True):
+            parts = _model_pass(self._inputs(models, items, noise))
+            square, linear, bound = (np.asarray(p, float) for p in parts)
+        return Evidence(self.packing.unpack(square), linear, float(bound.sum()), None)
+
+    def _sparse(
+        self, models: LocalMoments, items: LocalMoments, noise: Any, *, by_item: bool
+    ) -> Evidence:
+        pack, n_panels = self.packing, len(models.mean)
+        by_panel = self.panel[self.cols].astype(np.int64) * self.shape[0] + self.rows
+        g = pack.pack(models.second).reshape(n_panels * self.shape[0], -1)
+        h = pack.pack(items.second) * pack.multiplicity
+        g_mean = models.mean.reshape(len(g), -1)
+        weight, linear = np.empty(len(self.rows)), np.empty(len(self.rows))
+        squares = np.empty(len(self.rows))
+        bound = 0.0
+        spread = None if noise is None else noise[self.cols]
+        for start in range(0, len(self.rows), _SPARSE_BLOCK):
+            b = slice(start, start + _SPARSE_BLOCK)
+            square = np.einsum("cf,cf->c", g[by_panel[b]], h[self.cols[b]])
+            mean = None
+            if spread is not None:
+                mean = np.einsum("cl,cl->c", g_mean[by_panel[b]], items.mean[self.cols[b]])
+            part = _cell_terms(
+                np,
+                self.centred[b],
+                self.trials[b],
+                square,
+                mean,
+                None if spread is None else spread[b],
+            )
+            weight[b], linear[b] = part[0], part[1]
+            bound += float(part[2].sum())
+            if spread is not None:
+                squares[b] = part[3]
+        shape = (len(g), self.shape[1])
+        w = sp.csr_array((weight, (by_panel, self.cols)), shape=shape)
+        k = sp.csr_array((linear, (by_panel, self.cols)), shape=shape)
+        bound += self._linear_bound(k, g_mean, items.mean) if spread is None else 0.0
+        if by_item:
+            total = None
+            if spread is not None:
+                total = np.bincount(self.cols, squares, minlength=self.shape[1])
+            return Evidence(pack.unpack(w.T @ g), np.asarray(k.T @ g_mean), bound, total)
+        square = (w @ pack.pack(items.second)).reshape(n_panels, self.shape[0], -1)
+        pulled = (k @ items.mean).reshape(n_panels, self.shape[0], -1)
+        return Evidence(pack.unpack(square), pulled, bound, None)
+
+    @staticmethod
+    def _linear_bound(k: sp.csr_array, models: np.ndarray, items: np.ndarray) -> float:
+        return float(((k @ items) * models).sum())
+
+
+def _cell_terms(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, noise: Any) -> Any:
+    r"""Return weight, linear coefficient, bound and noise of cells.
+
+    Jaakkola & Jordan's bound, which Polya-Gamma factors reach (Polson, Scott & Windle 2013;
+    Durante & Rigon 2019). With k the successes less half the trials n, and omega the mean of
+    PG(n, xi), ``log p >= k psi - omega (psi^2 - xi^2) / 2 + n (log sigmoid(xi) - xi / 2)``, tight
+    at xi^2 = E psi^2. Normal noise of variance v on the log-odds, integrated out given omega,
+    leaves a weight ``omega / (1 + v omega)`` and a coefficient ``k / (1 + v omega)``. Without
+    noise the bound lacks the linear term, which is cheaper to sum elsewhere.
+    """
+    xi = xp.sqrt(xp.maximum(square, _LEAST_SQUARE))
+    if noise is None:
+        omega = trials * xp.tanh(xi / 2) / (2 * xi)
+        bound = -trials * (xi / 2 + xp.log1p(xp.exp(-xi)))
+        return omega, centred, bound, None
+    for _ in range(8):
+        omega = trials * xp.tanh(xi / 2) / (2 * xi)
+        shrink = 1 / (1 + noise * omega)
+        within = square - mean**2 + (mean + noise * centred) ** 2
+        xi = xp.sqrt(xp.maximum(noise * shrink + shrink**2 * within, _LEAST_SQUARE))
+    omega = trials * xp.tanh(xi / 2) / (2 * xi)
+    shrink = 1 / (1 + noise * omega)
+    bound = -trials * (xi / 2 + xp.log1p(xp.exp(-xi))) + omega * xi**2 / 2
+    bound = bound + 0.5 * xp.log(shrink) + 0.5 * shrink * noise * centred**2
+    bound = bound + shrink * (centred * mean - omega * square / 2)
+    left = centred**2 - 2 * centred * omega * mean + omega**2 * square
+    squares = noise * shrink + (noise * shrink) ** 2 * left
+    seen = trials > 0
+    return omega * shrink, centred * shrink, xp.where(seen, bound, 0.0), xp.where(seen, squares, 0)
+
+
+def _chunk_terms(x: Any, part: Any) -> Any:
+    """Return features of the models of a chunk's panel, and the terms of its cells."""
+    g, g_mean = x["models"][part["panel"]], x["model_means"][part["panel"]]
+    h = (part["items"] * x["multiplicity"]).T
+    square = g @ h
+    dtype = square.dtype
+    if len(part["tables"]) == 1:
+        y = part["tables"][0]
+        trials = (y >= 0).astype(dtype)
+        centred = y.astype(dtype) * trials - trials / 2
+    else:
+        centred, trials = part["tables"]
+    mean, noise = None, part["noise"]
+    if noise is not None:
+        mean, noise = g_mean @ part["item_means"].T, noise[None]
+    weight, linear, bound, spread = _cell_terms(jnp, centred, trials, square, mean, noise)
+    return g, g_mean, weight, linear, bound, spread
+
+
+def _parts(x: dict[str, Any]) -> dict[str, Any]:
+    return {n: x[n] for n in ("panel", "items", "item_means", "noise", "tables")}
+
+
+@jax.jit
+def _item_pass(x: dict[str, Any]) -> Any:
+    def step(carry: Any, part: Any) -> Any:
+        g, g_mean, weight, linear, bound, spread = _chunk_terms(x, part)
+        pulled = linear.T @ g_mean
+        total = bound.sum(0)
+        if spread is None:
+            total = total + (pulled * part["item_means"]).sum(1)
+        noise = total if spread is None else spread.sum(0)
+        return carry, (weight.T @ g, pulled, total, noise)
+
+    return jax.lax.scan(step, 0, _parts(x))[1]
+
+
+@jax.jit
+def _model_pass(x: dict[str, Any]) -> Any:
+    n_panels, n_models, n_features = x["models"].shape
+    dtype = x["models"].dtype
+    square = jnp.zeros((n_panels, n_models, n_features), dtype)
+    pulled = jnp.zeros((n_panels, n_models, x["model_means"].shape[-1]), dtype)
+
+    def step(carry: Any, part: Any) -> Any:
+        square, pulled = carry
+        _, g_mean, weight, linear, bound, spread = _chunk_terms(x, part)
+        at = part["panel"]
+        more = linear @ part["item_means"]
+        total = bound.sum(1)
+        if spread is None:
+            total = total + (more * g_mean).sum(1)
+        square = square.at[at].add(weight @ part["items"])
+        return (square, pulled.at[at].add(more)), total
+
+    (square, pulled), bound = jax.lax.scan(step, (square, pulled), _parts(x))
+    return square, pulled, bound

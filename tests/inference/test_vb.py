@@ -1,0 +1,454 @@
+"""Variational Bayes: sums by hand, bounds by quadrature, dense twins, promises of a fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, roots_hermitenorm
+
+from bayes_lrmf.block_elimination import BlockFactor
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.cli import main
+from bayes_lrmf.design import make_design
+from bayes_lrmf.diagnose import diagnose
+from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales
+from bayes_lrmf.draws import rows_and_columns
+from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
+from bayes_lrmf.inference.vb import _Fit, _start_values
+from bayes_lrmf.inference.vb_cells import CellTable, LocalMoments, _cell_terms, local_maps
+from bayes_lrmf.inference.vb_items import scale_mode
+from bayes_lrmf.lineage import write_lineage
+from bayes_lrmf.predict import predict_benchmarks, predict_items, score_draws
+from bayes_lrmf.progress import Progress
+from bayes_lrmf.responses import responses_from_frame
+from bayes_lrmf.simulate import simulate, simulated_lineage
+from bayes_lrmf.spec import HyperPrior, read_spec
+from bayes_lrmf.storage import read_posterior, write_posterior
+
+DIRECTED = dataclasses.replace(read_spec("directed"), rank=2)
+LRMF = dataclasses.replace(read_spec("lrmf"), rank=2)
+
+
+def directed_data(rng, n_models=60, n_items=40, trials=1, k=1, step_sd=0.3, density=0.7, noise=0.0):
+    """Draw steps down a random family, and responses of two benchmarks; no effects."""
+    lineage = simulated_lineage(n_models, rng=rng)
+    graph = DirectedGraph(lineage)
+    t = np.zeros((n_models, k))
+    for j in range(n_models):  # simulated families list parents first
+        mine = graph.child == j
+        if mine.any():
+            t[j] = graph.weight[mine] @ t[graph.parent[mine]] + step_sd * rng.standard_t(5, size=k)
+        else:
+            t[j] = rng.normal(size=k)
+    x = 1 + 0.5 * rng.normal(size=(k, n_items))
+    psi = t @ x + 0.5 * rng.normal(size=n_items)
+    cell = psi + noise * rng.normal(size=psi.shape)
+    seen = rng.random(psi.shape) < density
+    rows, cols = np.nonzero(seen)
+    frame = pd.DataFrame(
+        {
+            "model": lineage.nodes[rows],
+            "benchmark": np.where(cols % 2, "odd", "even"),
+            "item": [f"q{c}" for c in cols],
+            "successes": rng.binomial(trials, expit(cell[rows, cols])),
+            "trials": trials,
+        }
+    )
+    return responses_from_frame(frame), lineage, psi
+
+
+@pytest.fixture(scope="module")
+def binary():
+    return simulate(LRMF, key=jax.random.key(3), n_models=40, n_items=30, n_benchmarks=2)
+
+
+@pytest.fixture(scope="module")
+def counts():
+    spec = dataclasses.replace(LRMF, likelihood="binomial")
+    return simulate(spec, key=jax.random.key(4), n_models=30, n_items=12, n_benchmarks=3, trials=30)
+
+
+def problem(spec, data):
+    return make_design(data.responses, spec, lineage=data.lineage)
+
+
+def started(design, spec):
+    values = _start_values(design, spec, jax.random.key(0), Progress("", enabled=False), None)
+    return _Fit.start(design, spec, values)
+
+
+@pytest.mark.parametrize("kind", ["binary", "counts", "noisy counts"])
+@pytest.mark.parametrize("dense", [True, False])
+def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypatch):
+    data = request.getfixturevalue("binary" if kind == "binary" else "counts")
+    if not dense:
+        monkeypatch.setattr("bayes_lrmf.inference.vb_cells._DENSE_CELLS", 0)
+        monkeypatch.setattr("bayes_lrmf.inference.vb_cells._DENSE_COUNT_CELLS", 0)
+    design = problem(LRMF, data)
+    maps, panel = local_maps(design, LRMF)
+    size = LRMF.rank + 2
+    table = CellTable(design, LRMF, panel, size)
+    assert table.dense == dense
+
+    def moments(*shape):
+        mean = rng.normal(size=(*shape, size))
+        root = 0.3 * rng.normal(size=(*shape, size, size))
+        return LocalMoments(mean, root @ root.mT + mean[..., :, None] * mean[..., None, :])
+
+    models, items = moments(len(maps), design.n_evaluated), moments(design.n_items)
+    noise = rng.uniform(0.1, 0.5, design.n_items) if kind == "noisy counts" else None
+    by_item = table.about_items(models, items, noise)
+    by_model = table.about_models(models, items, noise)
+    k, n = design.responses.matrices(design.responses.models)
+    square_i, linear_i = np.zeros_like(items.second), np.zeros_like(items.mean)
+    square_m, linear_m = np.zeros_like(models.second), np.zeros_like(models.mean)
+    bound, squares = 0.0, np.zeros(design.n_items)
+    for u, i in np.argwhere(n > 0):
+        s, v = models.second[panel[i], u], items.second[i]
+        mean = models.mean[panel[i], u] @ items.mean[i]
+        centred = float(k[u, i]) - float(n[u, i]) / 2
+        noise_i = None if noise is None else noise[i]
+        terms = _cell_terms(np, centred, float(n[u, i]), (s * v).sum(), mean, noise_i)
+        weight, pull = terms[0], terms[1]
+        bound += terms[2] + (centred * mean if noise is None else 0.0)
+        square_i[i] += weight * s
+        linear_i[i] += pull * models.mean[panel[i], u]
+        square_m[panel[i], u] += weight * v
+        linear_m[panel[i], u] += pull * items.mean[i]
+        squares[i] += 0 if noise is None else terms[3]
+    for found, square, linear in ((by_item, square_i, linear_i), (by_model, square_m, linear_m)):
+        np.testing.assert_allclose(found.square, square, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found.linear, linear, rtol=1e-6, atol=1e-6)
+        assert found.bound == pytest.approx(bound, rel=1e-8)
+    if noise is not None:
+        np.testing.assert_allclose(by_item.noise, squares)
+
+
+def test_the_bound_is_exact_without_uncertainty_and_below_it_with_noise():
+    nodes, weights = roots_hermitenorm(200)
+    weights = weights / weights.sum()
+    for k, n, psi in ((1, 1, 0.7), (0, 1, 2.0), (7, 10, -0.5), (180, 250, 1.5)):
+        exact = k * psi - n * np.logaddexp(0, psi)
+        terms = _cell_terms(np, k - n / 2, n, psi**2, psi, None)
+        assert terms[2] + (k - n / 2) * psi == pytest.approx(exact)
+        variance = 0.3
+        at = psi + np.sqrt(variance) * nodes
+        integral = np.log(weights @ np.exp(k * at - n * np.logaddexp(0, at) - exact)) + exact
+        bound = _cell_terms(np, k - n / 2, n, psi**2, psi, variance)[2]
+        assert integral - 0.1 < bound <= integral + 1e-9
+
+
+def test_noise_has_the_second_moment_of_its_posterior():
+    # Many trials: the log-odds of the cell are known, and the noise is what psi lacks.
+    k, n, psi, variance = 6000, 10_000, 0.0, 0.5
+    squares = _cell_terms(np, k - n / 2, n, psi**2, psi, variance)[3]
+    assert squares == pytest.approx(np.log(0.6 / 0.4) ** 2, rel=0.02)
+
+
+@pytest.mark.parametrize("lineage", ["directed", "laplacian", "none"])
+@pytest.mark.parametrize("kind", ["binary", "counts"])
+def test_the_elbo_never_falls(lineage, kind, request):
+    data = request.getfixturevalue(kind)
+    spec = dataclasses.replace(DIRECTED, lineage=lineage)
+    design = problem(spec, data)
+    fit = started(design, spec)
+    fit, _ = fit.swept(learn=True)
+    fixed = []
+    for _ in range(8):
+        fit, elbo = fit.swept(learn=False)
+        fixed.append(elbo)
+    assert (np.diff(fixed) >= -1e-8 * abs(fixed[-1])).all()
+    learned = []
+    for _ in range(15):
+        fit, elbo = fit.swept(learn=True)
+        learned.append(elbo)
+    # Penalties of the directed prior are no part of the ELBO, and may cost some at first.
+    gains = np.diff(learned)[3 if lineage == "directed" else 0 :]
+    assert (gains >= -1e-8 * abs(learned[-1])).all()
+    assert learned[-1] > fixed[-1]
+
+
+def test_the_gaussian_of_models_is_that_of_the_dense_system(binary):
+    design = problem(DIRECTED, binary)
+    fit = started(design, DIRECTED)
+    for _ in range(2):
+        fit, _ = fit.swept(learn=True)
+    old = fit.prior
+    new = fit._with_models(learn=False)
+    evidence = fit.cells.about_models(fit.local(), fit.items.local(), None)
+    n, size = fit.moments.mean.shape
+    k = DIRECTED.rank
+    diagonal, off, linear = old.precision()
+    order = design.blocks.order
+    dense = np.zeros((n, size, n, size))
+    at = np.arange(n)
+    dense[at, :, at] = diagonal
+    dense[order.neighbour, :, order.owner] = off
+    dense[order.owner, :, order.neighbour] = off.mT
+    for p, effect in enumerate(fit.maps):
+        into = np.zeros((k + 1, size))
+        into[:k, :k], into[k, k:] = np.eye(k), effect
+        for u in range(design.n_evaluated):
+            square, pull = evidence.square[p, u], evidence.linear[p, u]
+            dense[u, :, u] += into.T @ square[: k + 1, : k + 1] @ into
+            linear[u] += into.T @ (pull[: k + 1] - square[: k + 1, k + 1])
+    flat = dense.reshape(n * size, -1)
+    covariance = np.linalg.inv(flat)
+    mean = (covariance @ linear.ravel()).reshape(n, size)
+    np.testing.assert_allclose(new.moments.mean, mean, rtol=1e-7, atol=1e-9)
+    blocks = covariance.reshape(n, size, n, size)[at, :, at]
+    np.testing.assert_allclose(new.moments.variance, blocks, rtol=1e-7, atol=1e-9)
+
+
+def test_other_coordinates_leave_psi_alone(binary):
+    design = problem(DIRECTED, binary)
+    fit, _ = started(design, DIRECTED).swept(learn=True)
+    turned = fit._standardised()
+
+    def moments(f):
+        a, b = f.local(), f.items.local()
+        of = local_maps(design, DIRECTED)[1]
+        return (
+            np.einsum("iul,il->ui", a.mean[of], b.mean),
+            np.einsum("iulm,ilm->ui", a.second[of], b.second),
+        )
+
+    for before, after in zip(moments(fit), moments(turned), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-9, atol=1e-9)
+    items = turned.items
+    centred = items.mean - items.group_mean[design.item_groups]
+    second = (centred.T @ centred + items.covariance.sum(0)) / len(centred)
+    np.testing.assert_allclose(second[:2, :2], np.eye(2), atol=1e-9)
+    np.testing.assert_allclose(second[2, :2], 0, atol=1e-9)
+    before, after = fit.prior, turned.prior
+    assert before.log_density(fit.moments) - after.log_density(turned.moments) == pytest.approx(
+        _log_volume(fit, turned), rel=1e-6
+    )
+
+
+def _log_volume(fit, turned):
+    """Of the change of all factors, which their entropy gains and their log density loses."""
+    k = fit.spec.rank
+    ratio = np.linalg.slogdet(turned.moments.variance[:, :k, :k])[1]
+    return 0.5 * (ratio - np.linalg.slogdet(fit.moments.variance[:, :k, :k])[1]).sum()
+
+
+def test_the_mode_of_a_scale_is_that_of_its_density():
+    prior = HyperPrior(0.3, 0.7)
+    grid = np.exp(np.linspace(-4, 2, 200_001))
+    density = -12 * np.log(grid) - 3.0 / (2 * grid**2) - (np.log(grid / 0.3) / 0.7) ** 2 / 2
+    assert scale_mode(12, 3.0, prior) == pytest.approx(grid[density.argmax()], rel=1e-4)
+    assert scale_mode(12, 3.0, HyperPrior(0.3)) == 0.3
+
+
+def test_scales_and_probabilities_of_a_directed_family_are_recovered(rng):
+    # Several hundred steps: the standard error of a scale is about 5 %, a tail is hardly known.
+    responses, lineage, psi = directed_data(rng, n_models=400, n_items=80, step_sd=0.4)
+    spec = dataclasses.replace(DIRECTED, rank=1, benchmark_effects=False)
+    design = make_design(responses, spec, lineage=lineage)
+    fitted = fit_vb(design, spec, key=jax.random.key(0))
+    assert fitted.record.converged
+    values = fitted.state.values
+    x = np.abs(values["item_mean"][:, 0]).mean()
+    sd = np.sqrt(values["step_factor_covariance"][STEPS.index("finetune"), 0, 0]) * x
+    assert sd == pytest.approx(0.4, rel=0.25)
+    root = np.sqrt(values["step_factor_covariance"][0, 0, 0]) * x
+    assert root > 1.5 * sd
+    assert values["step_factor_tail"][STEPS.index("finetune")] < 60
+    items = predict_items(fitted, key=jax.random.key(1), models=list(lineage.nodes))
+    cols = [int(q[1:]) for q in design.items["item"]]
+    found = items["mean"].to_numpy().reshape(len(lineage.nodes), -1)
+    truth = expit(psi[:, cols])
+    assert np.sqrt(np.mean((found - truth) ** 2)) < 0.07
+    inside = (items["lower"].to_numpy().reshape(truth.shape) <= truth) & (
+        truth <= items["upper"].to_numpy().reshape(truth.shape)
+    )
+    # Models and items are independent in the approximation, which makes it a little narrow.
+    assert 0.8 < inside.mean() < 0.95
+
+
+def test_over_dispersion_of_counts_is_learned(rng):
+    responses, lineage, _ = directed_data(
+        rng, n_models=80, n_items=30, trials=200, noise=0.4, density=0.9
+    )
+    spec = dataclasses.replace(DIRECTED, rank=1, benchmark_effects=False)
+    design = make_design(responses, spec, lineage=lineage)
+    fitted = fit_vb(design, spec, key=jax.random.key(0))
+    np.testing.assert_allclose(fitted.state.values["overdispersion_sd"], 0.4, rtol=0.12)
+    # A cell that was not run spreads by it, and by the Binomial.
+    assert "overdispersion_sd" in fitted.draws(3, key=jax.random.key(1))
+    draws = score_draws(fitted, key=jax.random.key(1), n_draws=200)
+    assert np.isfinite(draws.scores).all()
+
+
+@pytest.fixture(scope="module")
+def fitted(binary):
+    spec = dataclasses.replace(DIRECTED, features=("params_b",), kind="type")
+    names = list(binary.lineage.nodes)
+    features = pd.DataFrame(
+        {"params_b": np.linspace(1, 70, len(names)), "type": ["chat", "base"] * (len(names) // 2)},
+        index=names,
+    )
+    design = make_design(
+        binary.responses,
+        spec,
+        lineage=binary.lineage,
+        features=features,
+        extra_models=["a/stranger"],
+    )
+    return fit_vb(design, spec, key=jax.random.key(0), max_sweeps=20)
+
+
+def test_the_file_holds_what_memory_holds(fitted, tmp_path):
+    path, again = tmp_path / "a.nc", tmp_path / "b.nc"
+    write_posterior(fitted, path)
+    read = read_posterior(path)
+    assert read.state.values.keys() == fitted.state.values.keys()
+    for name, value in fitted.state.values.items():
+        np.testing.assert_array_equal(read.state.values[name], value)
+        assert read.state.values[name].dtype == value.dtype
+    write_posterior(read, again)
+    assert path.read_bytes() == again.read_bytes()
+    for predict in (predict_benchmarks, predict_items):
+        one, other = (predict(p, key=jax.random.key(1), n_draws=20) for p in (fitted, read))
+        pd.testing.assert_frame_equal(one, other)
+    good = diagnose(read)
+    assert "last sweep" in " ".join(good.lines)
+
+
+def test_draws_have_the_moments_of_the_fit(fitted):
+    draws = fitted.draws(4000, key=jax.random.key(5))
+    design, values = fitted.design, fitted.state.values
+    factor = BlockFactor(values["model_root"].astype(float), values["model_lower"].astype(float))
+    variance, _ = design.blocks.selected_inverse(factor)
+    sd = np.sqrt(np.diagonal(variance, axis1=1, axis2=2)[:, :2])
+    found = draws["factor"].std(0).T
+    np.testing.assert_allclose(found, sd, rtol=0.08)
+    gap = draws["factor"].mean(0).T - values["model_mean"][:, :2]
+    assert np.abs(gap / sd).max() < 5 / np.sqrt(4000)
+
+
+def test_a_stranger_follows_the_roots_and_a_cold_child_its_parents(fitted):
+    design, values = fitted.design, fitted.state.values
+    scales = StepScales.from_values(values)
+    tame = dataclasses.replace(
+        scales, factor_tail=np.full(6, 1e6), effect_tail=np.full(6, 1e6)
+    ).to_values()
+    state = dataclasses.replace(fitted.state, values=values | tame)
+    posterior = dataclasses.replace(fitted, state=state)
+    draws = posterior.draws(3000, key=jax.random.key(0))
+    rng = np.random.default_rng(0)
+    place = {m: i for i, m in enumerate(design.models)}
+    cold = next(c for c in design.periphery.child if (design.periphery.child == c).sum() == 1)
+    edge = int(np.flatnonzero(design.periphery.child == cold)[0])
+    parent = design.periphery.parent[edge]
+    assert parent < design.n_core
+    chosen = np.array([cold, place["a/stranger"], parent])
+    rows, _ = rows_and_columns(posterior, draws, rng=rng, chosen=chosen)
+    step = STEPS.index(design.periphery.relation[edge])
+    child, stranger, mother = (rows[:, :2, i].astype(float) for i in range(3))
+    moved = child - mother
+    kind = design.covariates.kind[cold]
+    drift, spread = scales.drift[step, kind, :2], scales.factor_covariance[step]
+    error = np.sqrt(np.diagonal(spread) / 3000)
+    assert (np.abs(moved.mean(0) - drift) < 5 * error).all()
+    np.testing.assert_allclose(np.cov(moved.T), spread, atol=0.1 * spread.max())
+    at = place["a/stranger"]
+    centre, root = design.covariates.values[at] @ scales.coefficient, scales.factor_covariance[0]
+    error = np.sqrt(np.diagonal(root) / 3000)
+    assert (np.abs(stranger.mean(0) - centre[:2]) < 5 * error).all()
+    np.testing.assert_allclose(np.cov(stranger.T), root, atol=0.1 * root.max())
+
+
+def test_a_fit_may_start_from_another(fitted):
+    again = fit_vb(fitted.design, fitted.spec, key=jax.random.key(0), start=fitted, max_sweeps=3)
+    assert again.record.trace[0] == pytest.approx(fitted.record.trace[-1], rel=1e-2)
+    assert again.record.trace[-1] < fitted.record.trace[-1]
+
+
+def test_what_is_not_conjugate_is_refused(binary, counts, key):
+    for spec, words in (
+        (dataclasses.replace(LRMF, intercept=False), "intercepts"),
+        (read_spec("paper"), "point estimate"),
+    ):
+        with pytest.raises(InputError, match=words):
+            fit_vb(problem(spec, binary), spec, key=key)
+    with pytest.raises(InputError, match="Beta-Binomial"):
+        fit_vb(problem(LRMF, counts), LRMF, key=key)
+    for method in ("map", "svi", "nuts"):
+        with pytest.raises(InputError, match="directed prior; use method vb"):
+            fit_method(method, problem(DIRECTED, binary), DIRECTED, key=key)
+
+
+def test_laplacian_scales_end_near_those_that_drew_the_data():
+    spec = dataclasses.replace(LRMF, rank=1, benchmark_effects=False)
+    data = simulate(spec, key=jax.random.key(2), n_models=300, n_items=60, density=0.8)
+    fitted = fit_vb(problem(spec, data), spec, key=jax.random.key(0))
+    draws = fitted.draws(2, key=jax.random.key(1))
+    assert draws["factor_sd"][0] == pytest.approx(0.5, rel=0.35)
+    assert draws["intercept_sd"][0] == pytest.approx(1.0, rel=0.3)
+    point = fit_map(problem(spec, data), spec, key=jax.random.key(0))
+    a, b = (predict_items(p, key=jax.random.key(2)) for p in (fitted, point))
+    truth = data.truth.set_index(["model", "benchmark", "item"])["probability"]
+    errors = [
+        np.sqrt(np.mean((t.set_index(["model", "benchmark", "item"])["mean"] - truth) ** 2))
+        for t in (a, b)
+    ]
+    assert errors[0] < errors[1] + 0.005
+
+
+def test_fits_work_whichever_module_is_imported_first():
+    run = "import bayes_lrmf.posterior, numpyro.distributions as d; d.distribution"
+    subprocess.run([sys.executable, "-c", run], check=True)
+
+
+def test_the_command_line_fits_and_predicts_strangers(tmp_path, capsys):
+    tree = simulated_lineage(30, rng=np.random.default_rng(1))
+    rng = np.random.default_rng(2)
+    names = list(tree.nodes[:25])
+    wide = pd.DataFrame(
+        rng.integers(0, 2, (25, 8)), columns=[f"{b}:{i}" for b in "xy" for i in range(4)]
+    )
+    wide.insert(0, "model", names)
+    wide.to_csv(tmp_path / "r.csv", index=False)
+    write_lineage(tree, tmp_path / "l.csv")
+    table = pd.DataFrame({"model": names, "params_b": np.linspace(1, 50, 25), "type": "chat"})
+    table.to_csv(tmp_path / "m.csv", index=False)
+    post = tmp_path / "p.nc"
+    arguments = ["fit", tmp_path / "r.csv", "--lineage", tmp_path / "l.csv", "--spec", "directed"]
+    arguments += ["--models-table", tmp_path / "m.csv", "--max-steps", 3, "-o", post]
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    told = capsys.readouterr().err
+    assert ended.value.code in (0, 3), told
+    assert "method vb: chosen for this table" in told
+    assert "no column 'architecture'" in told
+    assert read_posterior(post).design.covariates.names == ("intercept", "params_b")
+    cold = [str(m) for m in tree.nodes[25:]]
+    with pytest.raises(SystemExit):
+        main(["predict", str(post), "--models", ",".join(cold), "-o", str(tmp_path / "o.csv")])
+    out = pd.read_csv(tmp_path / "o.csv")
+    assert list(out["model"].unique()) == cold
+    assert ((out["lower"] < out["mean"]) & (out["mean"] < out["upper"])).all()
+
+
+@pytest.mark.slow
+def test_probabilities_near_those_of_nuts():
+    spec = dataclasses.replace(LRMF, rank=1, likelihood="binomial")
+    data = simulate(spec, key=jax.random.key(1), n_models=30, n_items=24, trials=20, n_benchmarks=2)
+    design = problem(spec, data)
+    nuts = fit_nuts(design, spec, key=jax.random.key(0), num_warmup=800, num_samples=1000)
+    assert nuts.record.converged, nuts.record.message
+    vb = fit_vb(design, spec, key=jax.random.key(0))
+    a, b = (predict_items(p, key=jax.random.key(2), n_draws=1000) for p in (nuts, vb))
+    gap = np.sqrt(np.mean((a["mean"] - b["mean"]) ** 2))
+    ratio = (b["sd"] / a["sd"]).mean()
+    print(f"RMS gap of probabilities {gap:.4f}, mean ratio of sd {ratio:.2f}")  # noqa: T201
+    assert gap < 0.02
+    assert 0.6 < ratio < 1.2
