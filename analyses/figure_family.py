@@ -71,13 +71,19 @@ def script(quick: bool) -> pd.DataFrame:
 
 
 def _family(core: Lineage, hidden: tuple[str, ...]) -> tuple[str, Lineage]:
-    """Return the model of a few dozen descendants with most of them hidden, and its family."""
+    """Return a model with a few dozen descendants, grandchildren among them, and its family.
+
+    That with most of them hidden; the choice sees no score.
+    """
     best = ("", Lineage.empty(), -1)
     for base in core.nodes[np.unique(core.parent)]:
         names = list(core.descendants([base]).nodes)
         n_hidden = len(set(names) & set(hidden))
-        if SIZE[0] <= len(names) <= SIZE[1] and n_hidden > best[2]:
-            best = (base, core.among(names), n_hidden)
+        if not SIZE[0] <= len(names) <= SIZE[1] or n_hidden <= best[2]:
+            continue
+        family = core.among(names)
+        if family.depth().max() > 1:
+            best = (base, family, n_hidden)
     return best[0], best[1]
 
 
