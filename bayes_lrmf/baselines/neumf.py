@@ -124,6 +124,7 @@ class Schedule(NamedTuple):
     """How to train: AdamW, whose rate is cut, from the best parameters on, when gains dry up."""
 
     batch_size: int
+    fewest_steps: int
     learning_rate: float
     weight_decay: float
     model_dropout: float
@@ -175,8 +176,8 @@ def fit_network(
         losses = optax.sigmoid_binary_cross_entropy(logits, batch.share)
         return (batch.weight * losses).sum() / batch.weight.sum()
 
-    @jax.jit
-    def epoch(state: Any, order: jax.Array, rate: jax.Array, key: jax.Array) -> Any:
+    @jax.jit  # the cells are an argument, since constants of this size compile slowly
+    def epoch(state: Any, cells: Batch, order: jax.Array, rate: jax.Array, key: jax.Array) -> Any:
         def step(state: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
             (params, moments), (at, key) = state, inputs
             is_known = ~jax.random.bernoulli(key, schedule.model_dropout, (n_models,))
@@ -188,15 +189,18 @@ def fit_network(
 
         return jax.lax.scan(step, state, (order, jax.random.split(key, len(order))))[0]
 
-    judge = jax.jit(lambda params: loss(params, held, jnp.full(n_models, held_known)))
+    judge = jax.jit(lambda params, held: loss(params, held, jnp.full(n_models, held_known)))
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    n_steps = -(-n_cells // schedule.batch_size)
+    # At least one pass; small tables are passed several times between two judgements.
+    n_steps = max(schedule.fewest_steps, -(-n_cells // schedule.batch_size))
+    n_passes = -(-n_steps * schedule.batch_size // n_cells)
     state = best = (start, rule.init(start))
-    lowest, rate, n_cuts = float(judge(start)), schedule.learning_rate, 0
+    lowest, rate, n_cuts = float(judge(start, held)), schedule.learning_rate, 0
     for number in range(schedule.max_epochs):
-        order = np.resize(rng.permutation(n_cells), (n_steps, schedule.batch_size))
-        state = epoch(state, order.astype(np.int32), rate, jax.random.fold_in(key, number))
-        now = float(judge(state[0]))
+        order = np.concatenate([rng.permutation(n_cells) for _ in range(n_passes)])
+        order = order[: n_steps * schedule.batch_size].reshape(n_steps, -1)
+        state = epoch(state, cells, order.astype(np.int32), rate, jax.random.fold_in(key, number))
+        now = float(judge(state[0], held))
         progress.update(number + 1, validation_loss=now, rate=rate)
         has_gained = now < lowest * (1 - schedule.least_gain)
         if now < lowest:

@@ -18,12 +18,13 @@ from bayes_lrmf.checks import InputError, one_of, positive, probability, whole_n
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.responses import Responses
 
-__all__ = ["NeuralConfig", "effective_trials", "neural_cf", "split_cells"]
+__all__ = ["COLD_START", "NeuralConfig", "effective_trials", "neural_cf", "split_cells"]
 
 _LARGEST_LOGIT = 15.0
-_STEPS = 200  # an epoch of a small table has at least about as many
+_STEPS = 200  # an epoch has as many at least
 _SMALLEST_BATCH = 64
-_REFERENCE_TRIALS = 1000.0
+_REFERENCE_CELLS = 1000.0
+_MOST_DECAY = 5.0
 _HELD_CELLS = (2_000, 200_000)
 _MOST_HELD = 0.2
 
@@ -42,7 +43,8 @@ class NeuralConfig:
         Of AdamW at the start; it is cut to 30 % up to three times, from the best parameters on,
         when an epoch lowers the validation loss by less than 0.1 %.
     weight_decay : float
-        Of AdamW, for a model with 1,000 effective trials; it grows with the root of fewer.
+        Of AdamW, for tables of 1,000 observed cells per model; fewer raise it by their root, up to
+        five times, as validation of real tables of 4 to 900 cells per model asked for.
     batch_size : int
         Largest number of cells in a step; small tables are cut into about 200 steps.
     max_epochs : int
@@ -87,6 +89,10 @@ class NeuralConfig:
         one_of(self.validation, ("cells", "models"), name="validation")
 
 
+# For models without responses: more models are judged by, and the unknown one is seen more often.
+COLD_START = NeuralConfig(validation="models", validation_share=0.05, model_dropout=0.4)
+
+
 def neural_cf(
     train: Responses,
     models: Sequence[str],
@@ -108,6 +114,7 @@ def neural_cf(
     features : DataFrame, optional
         Indexed by model; numbers, dates and categories, any of them missing.
     config : NeuralConfig, optional
+        The default is for missing cells of known models; for others take `COLD_START`.
     progress : Progress, optional
 
     Returns
@@ -149,7 +156,7 @@ def neural_cf(
     trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials.astype(float)
     network.item_bias[...] = jnp.asarray(_item_log_odds(cells, trials, train.n_items))
     weight = effective_trials(trials, config.concentration)
-    evidence = weight.sum() / len(np.unique(cells.rows))
+    scarcity = np.sqrt(_REFERENCE_CELLS * len(np.unique(cells.rows)) / len(cells.rows))
     learned, held = (
         neumf.Batch(
             jnp.asarray(cells.rows[at]),
@@ -163,8 +170,9 @@ def neural_cf(
     smallest = min(_SMALLEST_BATCH, n_cells)
     schedule = neumf.Schedule(
         batch_size=max(smallest, min(config.batch_size, n_cells // _STEPS)),
+        fewest_steps=_STEPS,
         learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay * max(_REFERENCE_TRIALS / evidence, 1.0) ** 0.5,
+        weight_decay=config.weight_decay * float(np.clip(scarcity, 1.0, _MOST_DECAY)),
         model_dropout=config.model_dropout,
         max_epochs=config.max_epochs,
     )
