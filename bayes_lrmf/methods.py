@@ -193,7 +193,7 @@ def _neural(with_features: bool) -> Callable[..., np.ndarray]:
     def predict(
         split: Split, background: Background, settings: Settings, key: jax.Array
     ) -> np.ndarray:
-        from bayes_lrmf.baselines.neural import NeuralConfig, neural_cf
+        from bayes_lrmf.baselines.neural import COLD_START, NeuralConfig, neural_cf
 
         cold = not set(split.models) & set(split.train.models)
         return neural_cf(
@@ -201,7 +201,7 @@ def _neural(with_features: bool) -> Callable[..., np.ndarray]:
             split.models,
             key=key,
             features=background.features if with_features else None,
-            config=NeuralConfig(validation="models" if cold else "cells", **settings),
+            config=dataclasses.replace(COLD_START if cold else NeuralConfig(), **settings),
         )
 
     return predict
