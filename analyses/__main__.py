@@ -89,7 +89,9 @@ def differences(figures: pd.DataFrame, expected: pd.DataFrame) -> list[str]:
     wrong = []
     for row in both.to_dict("records"):
         name = " ".join(str(row[k]) for k in KEY)
-        if not abs(row["value"] - row["value_expected"]) <= row["tolerance"] + 1e-4:
+        if pd.isna(row["value_expected"]):
+            wrong.append(f"{name}: not in {EXPECTED.name}; record it with --record")
+        elif not abs(row["value"] - row["value_expected"]) <= row["tolerance"] + 1e-4:
             wrong.append(
                 f"{name}: {row['value']:.4f}, expected {row['value_expected']:.4f} "
                 f"± {row['tolerance']:g}"

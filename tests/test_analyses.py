@@ -83,6 +83,6 @@ def test_check_names_what_differs_is_missing_or_unknown(figures, tmp_path, monke
     assert line == "quick s d cold m pearson: 0.5400, expected 0.5000 ± 0.03"
     assert "nan, expected 0.5" in study.differences(figures[:1], expected)[0]
     more = pd.concat([figures, figures[:1].assign(method="new")])
-    assert "expected nan" in study.differences(more, expected)[0]
+    assert "new pearson: not in expected.csv" in study.differences(more, expected)[0]
     [line] = study.differences(figures.assign(study="full"), expected)
     assert "record it with --record" in line
