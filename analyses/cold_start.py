@@ -51,7 +51,7 @@ def main() -> None:
     print(f"{given.method}, {spec.name}: {posterior.record.message}")
     print(f"seconds {time.perf_counter() - started:.0f}")
     forecast = posterior_forecast(posterior, split.models, key=jax.random.key(1))
-    for name, value in score(forecast, split, families(responses, lineage)).items():
+    for name, value in score(forecast, split, families(list(responses.models), lineage)).items():
         print(f"{name} {value:.4f}")
 
 

@@ -235,12 +235,10 @@ def fit(
             _say(f"note: {note}")
         _say(tree.summary(list(table.models)))
     if models_table is not None:
-        from bayes_lrmf.tables import read_table
+        from bayes_lrmf.features import read_features
 
-        models_frame = read_table(models_table, key="model", text=("model",), what="models table")
-        if declared.features or declared.kind:
-            features = models_frame.frame.set_index("model")
-        else:
+        features = read_features(models_table)
+        if not (declared.features or declared.kind):
             _say(f"note: spec {declared.name} names no model features; {models_table} is not used")
     adjacency = None
     if items_table is not None:
@@ -386,9 +384,12 @@ def evaluate(
         if name not in METHODS:
             known = ", ".join(METHODS)
             raise InputError(f"unknown method {name!r}", fix=f"choose among {known}")
-    values = {"cold": _numbers(shots, "--shots"), "cells": _numbers(density, "--density")}
+    values = {
+        "cold": _numbers(shots, "--shots", whole=True),
+        "cells": _numbers(density, "--density"),
+    }
     settings = [study.Setting(holdout, value) for value in values.get(holdout, [0.0])]
-    draws = [int(seed) for seed in _numbers(seeds, "--seeds")]
+    draws = [int(seed) for seed in _numbers(seeds, "--seeds", whole=True)]
     table = read_responses(responses)
     _say(f"{table!r}")
     tree = read_lineage(lineage, aliases=aliases)
@@ -430,13 +431,15 @@ def _names(given: str, option: str) -> list[str]:
     return names
 
 
-def _numbers(given: str, option: str) -> list[float]:
+def _numbers(given: str, option: str, *, whole: bool = False) -> list[float]:
     try:
         numbers = [float(part) for part in _names(given, option)]
     except ValueError as error:
         raise InputError(
             f"{given!r} is no list of numbers", where=option, fix="give numbers as 0,10,100"
         ) from error
+    if whole and any(number % 1 for number in numbers):
+        raise InputError(f"{given!r} is not all whole", where=option, fix="give whole numbers")
     if any(not 0 <= number < 2**32 for number in numbers):
         raise InputError(
             f"{given!r} holds a number out of range", where=option, fix="give 0 or more"

@@ -139,7 +139,7 @@ def evaluate(
         one_of(name, METHODS, name="method")
     seeds = [whole_number(seed, name="seed", minimum=0) for seed in seeds]
     progress = progress or Progress("evaluate", enabled=False)
-    family = families(responses, background.lineage).astype("int64")
+    family = families(list(responses.models), background.lineage).astype("int64")
     known = background if told is None else replace(background, lineage=told)
     about = _fingerprint(responses, background, known.lineage)
     total, done = len(settings) * len(seeds) * len(methods), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -125,7 +125,7 @@ def hold_out_roots(
         If every model has kin.
     """
     probability(share, name="share")
-    label = families(responses, lineage)
+    label = families(list(responses.models), lineage)
     alone = label.index[~label.duplicated(keep=False)]
     if not (groups := _whole_groups(responses, alone)):
         raise InputError("every model has recorded kin", fix="choose another design")
@@ -281,22 +281,22 @@ def hold_out_cells(
     return _split(f"cells:{density:g}", seed, responses, held, scored)
 
 
-def families(responses: Responses, lineage: Lineage) -> pd.Series:
+def families(models: Sequence[str], lineage: Lineage) -> pd.Series:
     """Return each model's family: its connected component in the core of the lineage.
 
     Parameters
     ----------
-    responses : Responses
-        The whole table, before anything is held out.
+    models : sequence of str
+        All of a table, before anything is held out.
     lineage : Lineage
 
     Returns
     -------
     Series of int, indexed by model
-        Two models of the table have one label if recorded kin, evaluated or not, join them.
+        Two of the models have one label if recorded kin, evaluated or not, join them.
     """
-    label = lineage.core(list(responses.models)).components()[: responses.n_models]
-    return pd.Series(label, index=pd.Index(responses.models, name="model"), name="family")
+    label = lineage.core(list(models)).components()[: len(models)]
+    return pd.Series(label, index=pd.Index(models, name="model"), name="family")
 
 
 def _whole_groups(responses: Responses, names: Iterable[str]) -> list[tuple[str, ...]]:

@@ -14,7 +14,6 @@ from scipy.special import expit, logit
 
 from bayes_lrmf.baselines import (
     choose,
-    families,
     item_mean,
     lineage_mean,
     nearest_models,
@@ -23,7 +22,7 @@ from bayes_lrmf.baselines import (
 from bayes_lrmf.checks import InputError, one_of
 from bayes_lrmf.design import make_design
 from bayes_lrmf.forecast import Forecast, point_forecast, posterior_forecast
-from bayes_lrmf.holdouts import Split
+from bayes_lrmf.holdouts import Split, families
 from bayes_lrmf.inference import fit_method
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.spec import HyperPrior, Penalty, read_spec
@@ -172,8 +171,9 @@ def _plain(predict: Callable[..., np.ndarray]) -> Callable[..., Forecast]:
 
 def _scaling(split: Split, background: Background, settings: Settings, key: jax.Array) -> Any:
     assert background.features is not None
-    known = dict.fromkeys([*split.train.models, *split.models])
-    family = families(background.lineage, list(known))
+    known = list(dict.fromkeys([*split.train.models, *split.models]))
+    label = families(known, background.lineage).to_numpy()
+    family = {name: f"family {of}" for name, of in zip(known, label, strict=True)}
     return scaling_law(split.train, split.models, background.features, family, **settings)
 
 

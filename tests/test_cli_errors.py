@@ -405,6 +405,30 @@ def test_fit_that_did_not_converge_writes_the_file_and_exits_with_3(fitted, caps
     assert out.startswith("NOT CONVERGED: run longer: --max-steps\n")
 
 
+def test_a_model_twice_in_the_models_table(refused):
+    Path("m.csv").write_text("model,params_b\nm1,7\nm2,8\nm1,9\n")
+    line = refused(
+        "fit", "r.csv", "--lineage", "l.csv", "--spec", "directed", "--models-table", "m.csv",
+        "-o", "p.nc", alone=False,
+    )  # fmt: skip
+    assert_words(line, ("m.csv", "the model stands twice", "keep one"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--shots", "0,2.5", ("'0,2.5' is not all whole", "--shots")),
+        ("--seeds", "x", ("'x' is no list of numbers", "--seeds")),
+        ("--density", "-1", ("'-1' holds a number out of range", "--density")),
+        ("--methods", "vbb", ("unknown method 'vbb'", "choose among item_mean")),
+        ("--holdout", "clod", ("'clod'", "'cold'")),
+    ],
+)
+def test_wrong_options_of_evaluate(option, value, words, refused):
+    line = refused("evaluate", "r.csv", "--lineage", "l.csv", option, value, "-o", "m.csv")
+    assert_words(line, words)
+
+
 def test_good_predict_writes_the_table(fitted, folder, capsys):
     """The inputs that the mistakes above differ from are right."""
     Path("names.txt").write_text("kid-of-m1\n\n m3 \n")

@@ -67,7 +67,7 @@ def cells_of(table) -> set:
 def test_tables_are_those_of_the_scores(data, background):
     found = evaluate(data.responses, background, [COLD], ["item_mean", "lineage_mean"], tune=False)
     split = hold_out_cold(data.responses, data.lineage, seed=0)
-    family = families(data.responses, data.lineage)
+    family = families(list(data.responses.models), data.lineage)
     for name in ("item_mean", "lineage_mean"):
         forecast = METHODS[name].predict(split, background, METHODS[name].grid[0], None)
         metrics = found.metrics[found.metrics["method"] == name].set_index("metric")["value"]

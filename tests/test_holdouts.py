@@ -250,7 +250,7 @@ def test_families_are_joined_by_unevaluated_kin(rng):
     edges = ["a hidden finetune", "b hidden merge", "c b finetune", "d alone adapter"]
     edges += ["e left finetune", "e right merge", "left top finetune", "right top finetune"]
     responses = responses_from_frame(table(list("abcdef"), rng))
-    label = families(responses, family(edges))
+    label = families(list(responses.models), family(edges))
     assert list(label.index) == list("abcdef")
     assert label["a"] == label["b"] == label["c"]
     assert label[["a", "d", "e", "f"]].nunique() == 4

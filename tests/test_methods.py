@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit, logit
 
 from bayes_lrmf import methods
-from bayes_lrmf.baselines import families, item_mean, scaling_law
+from bayes_lrmf.baselines import item_mean, scaling_law
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
 from bayes_lrmf.forecast import point_forecast
@@ -121,7 +121,8 @@ def test_blend_is_the_average_of_log_odds(share, split, background):
     forecast = METHODS["lrmf_scaling"].predict(split, background, {"share": share}, KEY)
     of_map = METHODS["lrmf_map"].predict(split, background, {}, KEY).probabilities
     names = [*split.train.models, *split.models]
-    family = families(background.lineage, names)
+    label = background.lineage.core(names).components()
+    family = {name: str(label[i]) for i, name in enumerate(names)}
     law = scaling_law(split.train, split.models, background.features, family)
     by_hand = expit((1 - share) * logit(of_map) + share * logit(law))
     np.testing.assert_allclose(forecast.probabilities, by_hand, atol=1e-6)

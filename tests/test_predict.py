@@ -217,6 +217,8 @@ def test_arviz_reads_the_file(gaussian, tmp_path):
     with xr.open_datatree(tmp_path / "post.nc", engine="h5netcdf") as tree:
         summary = az.summary(tree, var_names=["factor_sd", "kappa"])
         assert set(summary.index) == {"factor_sd", "kappa"}
+        drawn = az.plot_trace(tree, var_names=["factor_sd", "kappa"], backend="none")
+        assert {"factor_sd", "kappa"} <= set(drawn.viz["trace"].data_vars)
         with warnings.catch_warnings():
             # A few cells carry much of what is known of their model, and LOO says so.
             warnings.filterwarnings("ignore", message="Estimated shape parameter")

@@ -267,7 +267,7 @@ def test_the_better_of_two_methods_is_found(rng):
         point_forecast(p, split.train, split.models)
         for p in (good, np.clip(good + rng.normal(0, 0.3, good.shape), 0.01, 0.99))
     ]
-    label = families(data.responses, data.lineage)[list(split.models)]
+    label = families(list(data.responses.models), data.lineage)[list(split.models)]
     good_losses, bad_losses = (per_model(m, split)["log_loss"] for m in methods)
     # All simulated models may be of one family: then models are the groups.
     groups = np.arange(len(label)) if label.nunique() < 5 else label
@@ -320,7 +320,7 @@ def test_scores_of_a_fit_are_those_of_its_tables(key):
     data, split, fitted = cold_fit(fit_map, key, max_iterations=30)
     models = list(split.models)
     forecast = posterior_forecast(fitted, models, key=key)
-    found = score(forecast, split, families(data.responses, data.lineage))
+    found = score(forecast, split, families(list(data.responses.models), data.lineage))
     y = split.test.dense.astype(float)
     p = predict_items(fitted, key=key, models=models)["mean"].to_numpy().reshape(y.shape)
     assert found["log_loss"] == pytest.approx(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
@@ -338,7 +338,7 @@ def test_coverage_counts_scores_inside(key):
     data, split, fitted = cold_fit(fit_svi, key, max_steps=400)
     models = list(split.models)
     forecast = posterior_forecast(fitted, models, key=key, n_draws=100)
-    found = score(forecast, split, families(data.responses, data.lineage))
+    found = score(forecast, split, families(list(data.responses.models), data.lineage))
     y = pd.DataFrame(split.test.dense).T.groupby(data.responses.benchmark_index).mean().T
     y = y.to_numpy().ravel().astype(np.float32)
     for ci_prob in (0.5, 0.9):

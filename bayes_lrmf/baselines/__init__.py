@@ -3,17 +3,15 @@
 from bayes_lrmf.baselines.items import item_mean
 from bayes_lrmf.baselines.kin import lineage_mean
 from bayes_lrmf.baselines.neighbours import nearest_models
-from bayes_lrmf.baselines.scaling import ScalingLaw, families, fit_scaling_law, scaling_law
-from bayes_lrmf.baselines.tuning import choose, tuned
+from bayes_lrmf.baselines.scaling import ScalingLaw, fit_scaling_law, scaling_law
+from bayes_lrmf.baselines.tuning import choose
 
 __all__ = [
     "ScalingLaw",
     "choose",
-    "families",
     "fit_scaling_law",
     "item_mean",
     "lineage_mean",
     "nearest_models",
     "scaling_law",
-    "tuned",
 ]

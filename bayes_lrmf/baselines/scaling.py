@@ -13,10 +13,9 @@ from scipy.special import expit
 from bayes_lrmf.baselines.items import fractions, item_rates
 from bayes_lrmf.baselines.levels import at_own_level, inside, with_mean
 from bayes_lrmf.checks import InputError, one_of, positive
-from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.responses import Responses
 
-__all__ = ["ScalingLaw", "families", "fit_scaling_law", "scaling_law"]
+__all__ = ["ScalingLaw", "fit_scaling_law", "scaling_law"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +87,7 @@ def scaling_law(
         Indexed by model; column params_b, the number of parameters in billions. A model may be
         missing, and so may its size.
     family : mapping of str to str
-        Label of a model's family, as from `families`; a model not in it stands alone.
+        Label of a model's family; a model not in it stands alone.
     ridge, overdispersion
         As for `fit_scaling_law`.
     level_pull : float
@@ -224,18 +223,6 @@ def _fitted(
         options={"gtol": 1e-6},
     )
     return np.asarray(best.x)
-
-
-def families(lineage: Lineage, models: Sequence[str]) -> dict[str, str]:
-    """Return the family of each model: the first of `models` that the lineage joins it to.
-
-    Steps count as for `lineage_mean`: also through models that are not among these, if they are
-    ancestors.
-    """
-    names = list(dict.fromkeys(models))
-    component = lineage.core(names).components()[: len(names)]
-    _, first = np.unique(component, return_index=True)
-    return {name: names[first[c]] for name, c in zip(names, component, strict=True)}
 
 
 def _labels(models: Sequence[str] | np.ndarray, family: Mapping[str, str]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from scipy.special import xlog1py, xlogy
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.responses import Responses
 
-__all__ = ["choose", "tuned"]
+__all__ = ["choose"]
 
 
 def choose(
@@ -66,49 +65,3 @@ def choose(
         losses.append(float(-(xlogy(k, p) + xlog1py(n - k, -p)).sum() / n.sum()))
     table = pd.DataFrame([dict(c) for c in candidates]).assign(log_loss=losses)
     return dict(candidates[int(np.argmin(losses))]), table
-
-
-def tuned(
-    method: Callable[..., np.ndarray],
-    grid: Mapping[str, Sequence[Any]],
-    train: Responses,
-    validation: Responses,
-    **fixed: Any,
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Choose the hyper-parameters of a baseline among all combinations of a grid.
-
-    Parameters
-    ----------
-    method : callable
-        ``method(train, models, **fixed, **candidate)``, such as `lineage_mean`.
-    grid : mapping of str to sequence
-        Values to try, by hyper-parameter.
-    train : Responses
-        What the method may see.
-    validation : Responses
-        Cells it must predict: same items, and none of the responses of `train`.
-    **fixed
-        Further arguments, such as the lineage.
-
-    Returns
-    -------
-    best, table
-        As from `choose`.
-
-    Raises
-    ------
-    InputError
-        If the tables have other items, or share a response.
-    """
-    names = ["benchmark", "item"]
-    if not train.items[names].equals(validation.items[names]):
-        raise InputError("train and validation have other items", fix="split one table by hide")
-    models = list(validation.models)
-    if np.any((train.matrices(models)[1] > 0) & (validation.matrices(models)[1] > 0)):
-        raise InputError(
-            "some validation cells are in train too", fix="hide them there, or they choose in vain"
-        )
-    candidates = [
-        dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
-    ]
-    return choose(candidates, lambda c: method(train, models, **fixed, **c), validation, models)

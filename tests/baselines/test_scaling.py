@@ -8,11 +8,10 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
-from bayes_lrmf.baselines import families, fit_scaling_law, scaling_law
+from bayes_lrmf.baselines import fit_scaling_law, scaling_law
 from bayes_lrmf.baselines.items import item_rates
 from bayes_lrmf.baselines.levels import at_own_level
 from bayes_lrmf.checks import InputError
-from bayes_lrmf.lineage import lineage_from_frame
 from bayes_lrmf.responses import responses_from_frame
 
 INTERCEPT, SLOPE = np.array([-1.0, 0.5]), np.array([0.8, 0.3])
@@ -123,20 +122,6 @@ def test_without_any_size_there_is_no_slope(small):
     law = fit_scaling_law(small, pd.DataFrame({"params_b": []}, dtype=float), {})
     np.testing.assert_array_equal(law.slope, 0)
     assert np.isfinite(law.effect).all()
-
-
-def test_families_are_joined_by_ancestors():
-    lineage = lineage_from_frame(
-        pd.DataFrame(
-            {
-                "child": ["a", "b", "c", "m"],
-                "parent": ["base", "base", "other", "other"],
-                "relation": "finetune",
-            }
-        )
-    )
-    got = families(lineage, ["a", "loner", "b", "c"])
-    assert got == {"a": "a", "loner": "loner", "b": "a", "c": "c"}
 
 
 def test_features_are_checked(small):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import log_loss
 
-from bayes_lrmf.baselines import choose, item_mean, tuned
+from bayes_lrmf.baselines import choose
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.responses import responses_from_frame
 
@@ -39,24 +38,6 @@ def test_a_certain_mistake_loses_and_certainty_that_is_right_does_not():
     assert best == {"p": 1.0}
 
 
-def test_all_combinations_of_a_grid_are_tried():
-    train = TABLE.hide(models=["b", "c"])
-    validation = TABLE.select_models(["c", "b"])
-
-    def method(train, models, *, scale, pseudo_trials, offset):
-        return np.clip(scale * item_mean(train, models, pseudo_trials=pseudo_trials) - offset, 0, 1)
-
-    grid = {"scale": [1.0, 0.5], "pseudo_trials": [1.0, 2.0, 4.0]}
-    best, table = tuned(method, grid, train, validation, offset=0.01)
-    assert len(table) == 6
-    for line in table.itertuples():
-        p = method(
-            train, ["c", "b"], scale=line.scale, pseudo_trials=line.pseudo_trials, offset=0.01
-        )
-        assert line.log_loss == pytest.approx(log_loss([1, 0, 0], p.ravel()[:3]))
-    assert best == table.loc[table["log_loss"].idxmin(), ["scale", "pseudo_trials"]].to_dict()
-
-
 def test_mistakes_are_told():
     with pytest.raises(InputError, match="no candidate"):
         choose([], lambda c: np.ones((1, 2)), TABLE, ["a"])
@@ -66,7 +47,3 @@ def test_mistakes_are_told():
         choose([{}], lambda c: np.ones((2, 2)), TABLE, ["a"])
     with pytest.raises(ValueError, match="not all in"):
         choose([{"q": 1}], lambda c: np.full((1, 2), np.nan), TABLE, ["a"])
-    with pytest.raises(InputError, match="in train too"):
-        tuned(item_mean, {"pseudo_trials": [1.0]}, TABLE, TABLE.select_models(["a"]))
-    with pytest.raises(InputError, match="other items"):
-        tuned(item_mean, {"pseudo_trials": [1.0]}, TABLE.select_items([0]), TABLE)

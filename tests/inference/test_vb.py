@@ -419,6 +419,7 @@ def test_the_command_line_fits_and_predicts_strangers(tmp_path, capsys):
     wide.to_csv(tmp_path / "r.csv", index=False)
     write_lineage(tree, tmp_path / "l.csv")
     table = pd.DataFrame({"model": names, "params_b": np.linspace(1, 50, 25), "type": "chat"})
+    table["date"] = pd.date_range("2024-01-01", periods=25).strftime("%Y-%m-%d")
     table.to_csv(tmp_path / "m.csv", index=False)
     post = tmp_path / "p.nc"
     arguments = ["fit", tmp_path / "r.csv", "--lineage", tmp_path / "l.csv", "--spec", "directed"]
@@ -429,7 +430,7 @@ def test_the_command_line_fits_and_predicts_strangers(tmp_path, capsys):
     assert ended.value.code in (0, 3), told
     assert "method vb: chosen for this table" in told
     assert "no column 'architecture'" in told
-    assert read_posterior(post).design.covariates.names == ("intercept", "params_b")
+    assert read_posterior(post).design.covariates.names == ("intercept", "params_b", "date")
     cold = [str(m) for m in tree.nodes[25:]]
     with pytest.raises(SystemExit):
         main(["predict", str(post), "--models", ",".join(cold), "-o", str(tmp_path / "o.csv")])
