@@ -36,6 +36,7 @@ def test_reference_keeps_psi_of_the_mode_and_its_gauge(problem):
     np.testing.assert_allclose(turned, turned.T, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "ability"), [(1, True), (2, False), (3, False)])
 def test_jacobian_is_that_of_the_map_without_rotation(problem, rank, ability):
     # With the angles of a rotation in place of the coordinates along it, the map is one to one;

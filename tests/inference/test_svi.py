@@ -24,6 +24,7 @@ def small():
     return spec, data, make_design(data.responses, spec, lineage=data.lineage)
 
 
+@pytest.mark.slow
 def test_elbo_rises_and_hyperparameters_are_positive(small):
     spec, _, design = small
     fitted = fit_svi(design, spec, key=jax.random.key(0), max_steps=600)

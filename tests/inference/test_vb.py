@@ -386,6 +386,7 @@ def test_what_is_not_conjugate_is_refused(binary, counts, key):
             fit_method(method, problem(DIRECTED, binary), DIRECTED, key=key)
 
 
+@pytest.mark.slow
 def test_laplacian_scales_end_near_those_that_drew_the_data():
     spec = dataclasses.replace(LRMF, rank=1, benchmark_effects=False)
     data = simulate(spec, key=jax.random.key(2), n_models=300, n_items=60, density=0.8)
