@@ -12,6 +12,7 @@ import numpy as np
 from bayes_lrmf.block_elimination import BlockElimination, block_elimination
 from bayes_lrmf.covariates import Covariates
 from bayes_lrmf.lineage import RELATIONS, Lineage
+from bayes_lrmf.scale_mixture import SCALE_GRID
 
 __all__ = ["STEPS", "DirectedGraph", "StepScales", "step_index"]
 
@@ -132,9 +133,9 @@ class StepScales:
     """Hyper-parameters of the directed prior, for K factors and E effects.
 
     ``t_root ~ N(coefficient' features, S)`` and ``t_child ~ N(parents' mean + drift, S)`` with
-    S block-diagonal: ``factor_covariance / lambda`` for the factors and ``effect_variance /
-    lambda_b`` for each effect, every lambda with a Gamma(tail / 2, tail / 2) distribution of its
-    own. A child trained on one benchmark moves on that one only.
+    S block-diagonal: ``s factor_covariance`` for the factors and ``s_b effect_variance`` for each
+    effect, every s an independent draw from `SCALE_GRID`. A child trained on one benchmark moves
+    on that one only.
 
     Attributes
     ----------
@@ -143,14 +144,18 @@ class StepScales:
         Zero for roots.
     factor_covariance : array, shape (n_steps, K, K)
     effect_variance : array, shape (n_steps, E)
+    factor_shares, effect_shares : arrays, shape (n_steps, n_classes)
+        Probabilities of the values of `SCALE_GRID`.
     factor_tail, effect_tail : arrays, shape (n_steps,)
-        Degrees of freedom.
+        Degrees of freedom where the shares are those of a Student-t, else NaN.
     """
 
     coefficient: np.ndarray
     drift: np.ndarray
     factor_covariance: np.ndarray
     effect_variance: np.ndarray
+    factor_shares: np.ndarray
+    effect_shares: np.ndarray
     factor_tail: np.ndarray
     effect_tail: np.ndarray
 
@@ -207,16 +212,19 @@ class StepScales:
         k, n = self.rank, len(step)
         n_effects = self.effect_variance.shape[1]
 
-        def weights(tail: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-            return rng.standard_gamma(tail[step] / 2, shape) / (tail[step] / 2)
+        def scales(shares: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+            border = shares.cumsum(1)
+            border[:, -1] = 1.0
+            drawn = [SCALE_GRID[np.searchsorted(border[r], rng.random(shape[:-1]))] for r in step]
+            return np.stack(drawn, axis=-1) if drawn else np.empty(shape)
 
         root = np.linalg.cholesky(self.factor_covariance)[step]
         white = (root @ rng.standard_normal((n, k, n_draws))).transpose(2, 1, 0)
-        white = white / np.sqrt(weights(self.factor_tail, (n_draws, 1, n)))
+        white = white * np.sqrt(scales(self.factor_shares, (n_draws, 1, n)))
         out = np.empty((n_draws, k + n_effects, n), np.float32)
         out[:, :k] = white
         if n_effects:
             white = rng.standard_normal((n_draws, n_effects, n))
-            white /= np.sqrt(weights(self.effect_tail, (n_draws, n_effects, n)))
+            white *= np.sqrt(scales(self.effect_shares, (n_draws, n_effects, n)))
             out[:, k:] = white * np.sqrt(self.effect_variance[step]).T
         return out

@@ -18,6 +18,7 @@ __all__ = ["HyperPrior", "Penalty", "Spec", "named_specs", "read_spec"]
 LIKELIHOODS = ("bernoulli", "binomial", "beta_binomial", "logit_normal")
 LINEAGE_PRIORS = ("laplacian", "directed", "none")
 ITEM_PRIORS = ("independent", "laplacian")
+STEP_SHAPES = ("student_t", "mixture")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ class Spec:
         children, or independent normals.
     item_prior : {"independent", "laplacian"}
         Prior of item loadings; "laplacian" needs an item-similarity graph.
+    step_shape : {"student_t", "mixture"}
+        Distribution of the sizes of steps under "directed": Student-t, or a mixture of normals of
+        any variances, whose shares are learned.
     ability, benchmark_effects, intercept, loading_mean : bool
         Whether a_u, c_u,benchmark, b_i and a mean loading by benchmark are in the model.
         Benchmark effects apply to benchmarks of two items and more: for a single item they cannot
@@ -93,7 +97,8 @@ class Spec:
         deviations (typical marginal ones under the scaled field). `concentration`: alpha + beta
         of the Beta-Binomial, and `overdispersion_sd`: standard deviation of the normal noise, both
         one per benchmark. Under "directed", `factor_sd` and `benchmark_sd` are about models without
-        parents, `step_sd` is about steps to children, `tail` is the degrees of freedom of both.
+        parents, `step_sd` is about steps to children, `tail` is the degrees of freedom of both
+        where steps are Student-t.
         Loadings x_i have unit variance around the mean of their benchmark, so that `factor_sd`
         alone carries the scale.
     penalty : Penalty or None
@@ -106,6 +111,7 @@ class Spec:
     likelihood: str = "beta_binomial"
     lineage: str = "laplacian"
     item_prior: str = "independent"
+    step_shape: str = "student_t"
     ability: bool = True
     benchmark_effects: bool = True
     intercept: bool = True
@@ -180,7 +186,12 @@ def _checked(key: str, field: dataclasses.Field[Any], value: Any, where: str | N
         if not isinstance(value, str):
             raise InputError(f"{key} is {value!r}", where=where, fix="give a text in quotes")
         return value
-    choices = {"likelihood": LIKELIHOODS, "lineage": LINEAGE_PRIORS, "item_prior": ITEM_PRIORS}
+    choices = {
+        "likelihood": LIKELIHOODS,
+        "lineage": LINEAGE_PRIORS,
+        "item_prior": ITEM_PRIORS,
+        "step_shape": STEP_SHAPES,
+    }
     if key in choices:
         return one_of(value, choices[key], name=key, where=where)
     if isinstance(field.default, bool):

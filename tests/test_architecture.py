@@ -28,6 +28,7 @@ FLOORS = {
     "responses": 1,
     "lineage": 1,
     "similarity": 1,
+    "scale_mixture": 1,
     "elimination": 1,
     "block_elimination": 1,
     "spec": 1,

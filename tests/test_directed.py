@@ -12,6 +12,7 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.covariates import covariates
 from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales, step_index
 from bayes_lrmf.lineage import Lineage, lineage_from_frame
+from bayes_lrmf.scale_mixture import student_shares
 
 EDGES = """
 a base finetune
@@ -36,6 +37,8 @@ def scales(rng, k=2, e=1, n_columns=1, n_kinds=1, tail=5.0):
         drift=rng.normal(size=(n, n_kinds, size)),
         factor_covariance=root @ root.mT + np.eye(k),
         effect_variance=rng.uniform(0.5, 2, (n, e)),
+        factor_shares=student_shares(np.full(n, tail)),
+        effect_shares=student_shares(np.full(n, tail)),
         factor_tail=np.full(n, tail),
         effect_tail=np.full(n, tail),
     )

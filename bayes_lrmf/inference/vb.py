@@ -26,6 +26,8 @@ from bayes_lrmf.variational import VariationalState
 __all__ = ["fit_vb"]
 
 _NEGLIGIBLE_GAIN = 0.02
+_ROUGH = 50.0
+_FEWEST_SWEEPS = 3
 
 
 def fit_vb(
@@ -95,13 +97,23 @@ def fit_vb(
     enough = tolerance * design.responses.n_observed + _NEGLIGIBLE_GAIN
     # Before the first sweep there is a point, and no ELBO.
     fit, _ = fit.swept(learn=True)
+    n_bound = 0
     while len(trace) < max_sweeps and not converged:
         fit, elbo = fit.swept(learn=True)
         trace.append(-elbo)
         progress.update(len(trace), elbo=elbo)
-        if len(trace) > 2:
-            converged = trace[-2] - trace[-1] < enough
+        if len(trace) < n_bound + _FEWEST_SWEEPS:
+            continue
+        gain = trace[-2] - trace[-1]
+        if fit.prior.marginal:
+            converged = abs(gain) < enough
+        elif spec.lineage != "directed":
+            converged = gain < enough
+        elif gain < _ROUGH * enough:
+            fit, n_bound = fit.integrated(), len(trace)
     message = f"ELBO {-trace[-1]:.6g} after {len(trace)} sweeps"
+    if n_bound:
+        message += f", {len(trace) - n_bound} of them with variances of steps integrated out"
     if not converged:
         message += ", still rising"
     record = FitRecord(
@@ -244,6 +256,10 @@ class _Fit:
             if new.prior.equivariant:
                 new = new._standardised()
         return new._with_models(learn=learn), elbo
+
+    def integrated(self) -> _Fit:
+        """Return the fit with the variances of its steps integrated out from now on."""
+        return dataclasses.replace(self, prior=dataclasses.replace(self.prior, marginal=True))
 
     def items_and_models(self) -> float:
         """Return what the ELBO holds beside the cells."""

@@ -31,6 +31,7 @@ class FieldPrior:
     spec: Spec
     hyper: dict[str, float]
     equivariant = False
+    marginal = False
 
     @classmethod
     def start(cls, design: Design, spec: Spec, mean: np.ndarray) -> FieldPrior:

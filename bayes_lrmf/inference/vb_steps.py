@@ -5,13 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import softmax
 
 from bayes_lrmf.design import Design
 from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales
+from bayes_lrmf.scale_mixture import (
+    SCALE_GRID,
+    Cavity,
+    central_shares,
+    learned_shares,
+    log_classes,
+    log_mixture,
+    student_shares,
+)
 from bayes_lrmf.spec import HyperPrior, Spec
 
 __all__ = ["DirectedPrior", "Moments"]
@@ -30,15 +39,29 @@ class Moments(NamedTuple):
     covariance: np.ndarray
 
 
-def _log_student(distance: np.ndarray, size: int, tail: np.ndarray) -> np.ndarray:
-    """Return the log density of a Student-t of unit scale at a squared distance.
+class _Steps(NamedTuple):
+    """What is known of the steps around their centres, of factors together or of each effect.
 
-    It is also what a Gaussian with Gamma weight contributes to the ELBO at the best Gamma, the
-    squared distance being its expectation.
+    Attributes
+    ----------
+    log_class : array, shape (..., n_classes)
+        Log evidence for each variance.
+    log_normal : array, shape (...)
+        Log evidence for the one normal prior that stands for them in the joint Gaussian.
+    weight : array, shape (...)
+        Of the prior in the joint Gaussian.
+    inverse : array, shape (...)
+        Expectation of one over the variance.
+    mean, square : arrays, shapes (..., d) and (..., d, d)
+        Expectations of the step and of its outer product, over the variance.
     """
-    half = tail / 2
-    value = gammaln(half + size / 2) - gammaln(half) - size / 2 * np.log(np.pi * tail)
-    return value - (half + size / 2) * np.log1p(distance / tail)
+
+    log_class: np.ndarray
+    log_normal: np.ndarray
+    weight: np.ndarray
+    inverse: np.ndarray
+    mean: np.ndarray
+    square: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +75,19 @@ class DirectedPrior:
       roots likewise from N(0, factor_sd^2), effects likewise with 10 steps;
     - ridges on drifts by relation, on those by kind of child around them, and on coefficients of
       features, each as strong as two more steps; the intercept is free;
-    - the log-normal density of the tails around a pooled tail.
+    - the log-normal density of the tails around a pooled tail, or the Dirichlet density of the
+      shares (`learned_shares`).
 
     The pooled covariance is the plain estimate from all steps, renewed with every update.
+
+    In mean field a step and its variance are independent given the data. Where little is known of
+    a step, that takes a guess of its variance for knowledge, and the scales end too small.
+    `marginal` integrates the variances out instead, by expectation propagation: the evidence for
+    each variance is that of the step's cavity distribution.
+
+    References
+    ----------
+    Minka (2001), expectation propagation.
     """
 
     graph: DirectedGraph
@@ -63,6 +96,8 @@ class DirectedPrior:
     scales: StepScales
     factor_weight: np.ndarray
     effect_weight: np.ndarray
+    marginal: bool = False
+    settled: float = 0.0
     equivariant = True
 
     @classmethod
@@ -75,11 +110,17 @@ class DirectedPrior:
         step_sd = np.where(np.arange(n_steps) == 0, spec.factor_sd.median, spec.step_sd.median)
         effect_sd = np.where(np.arange(n_steps) == 0, spec.benchmark_sd.median, spec.step_sd.median)
         tails = np.full(n_steps, spec.tail.median)
+        shares = student_shares(tails)
+        if spec.step_shape == "mixture":
+            tails = np.full(n_steps, np.nan)
+            shares = np.tile(central_shares(), (n_steps, 1))
         scales = StepScales(
             coefficient=np.zeros((known.values.shape[1], size)),
             drift=np.zeros((n_steps, len(known.kinds), size)),
             factor_covariance=step_sd[:, None, None] ** 2 * np.eye(k),
             effect_variance=np.repeat(effect_sd[:, None] ** 2, size - k, axis=1),
+            factor_shares=shares,
+            effect_shares=shares,
             factor_tail=tails,
             effect_tail=tails,
         )
@@ -118,61 +159,142 @@ class DirectedPrior:
         second = second + step[:, :, None] * step[:, None, :]
         return second[:, :k, :k], np.diagonal(second, axis1=1, axis2=2)[:, k:]
 
-    def _distances(self, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+    def _mean_field(self, moments: Moments) -> tuple[_Steps, _Steps]:
         factor, effect = self._second_moments(moments)
-        inverse = np.linalg.inv(self.scales.factor_covariance)[self.graph.step]
-        return (factor * inverse).sum((1, 2)), effect / self.scales.effect_variance[self.graph.step]
-
-    def updated(self, moments: Moments, *, learn: bool) -> DirectedPrior:
-        """Renew the weights, then (`learn`) tails, means and scales, and the weights again."""
-        new = self._weighted(moments)
-        if not learn:
-            return new
-        new = dataclasses.replace(new, scales=new._with_tails(moments))._weighted(moments)
-        new = dataclasses.replace(new, scales=new._with_means(moments))
-        new = dataclasses.replace(new, scales=new._with_scales(moments))
-        return new._weighted(moments)
-
-    def _weighted(self, moments: Moments) -> DirectedPrior:
-        factor, effect = self._distances(moments)
         s, step, k = self.scales, self.graph.step, self.spec.rank
-        nu, nu_b = s.factor_tail[step], s.effect_tail[step][:, None]
-        return dataclasses.replace(
-            self, factor_weight=(nu + k) / (nu + factor), effect_weight=(nu_b + 1) / (nu_b + effect)
+        mean = self.graph.steps_of(moments.mean) - self._centre()
+        distance = (factor * np.linalg.inv(s.factor_covariance)[step]).sum((1, 2))
+
+        def steps(log_class: np.ndarray, shares: np.ndarray, m: Any, square: Any) -> _Steps:
+            weight = softmax(log_class + _log(shares), axis=-1) @ (1 / SCALE_GRID)
+            w = weight[..., None]
+            return _Steps(
+                log_class, log_class[..., 0], weight, weight, w * m, w[..., None] * square
+            )
+
+        of_effects = log_classes(effect / s.effect_variance[step], 1)
+        return (
+            steps(log_classes(distance, k), s.factor_shares[step], mean[:, :k], factor),
+            steps(
+                of_effects,
+                s.effect_shares[step][:, None],
+                mean[:, k:, None],
+                effect[..., None, None],
+            ),
         )
 
-    def log_density(self, moments: Moments) -> float:
-        """Return this prior's part of the ELBO with best weights, without the penalties."""
-        factor, effect = self._distances(moments)
+    def _marginal(self, moments: Moments) -> tuple[_Steps, _Steps]:
         s, step, k = self.scales, self.graph.step, self.spec.rank
-        value = _log_student(factor, k, s.factor_tail[step]).sum()
+        mean = self.graph.steps_of(moments.mean) - self._centre()
+        covariance = self.graph.step_covariance(moments.variance, moments.covariance)
+        root = np.linalg.cholesky(s.factor_covariance)
+        white = np.linalg.inv(root)[step]
+        variance, axes = np.linalg.eigh(white @ covariance[:, :k, :k] @ white.mT)
+        along = ((white @ mean[:, :k, None]).mT @ axes)[:, 0]
+        sd = np.sqrt(s.effect_variance[step])[..., None]
+        own = np.diagonal(covariance, axis1=1, axis2=2)[:, k:, None]
+        return (
+            _integrated(
+                along, variance, self.factor_weight, s.factor_shares[step], root[step] @ axes
+            ),
+            _integrated(
+                mean[:, k:, None] / sd,
+                own / sd**2,
+                self.effect_weight,
+                s.effect_shares[step][:, None],
+                sd[..., None],
+            ),
+        )
+
+    def _steps(self, moments: Moments) -> tuple[_Steps, _Steps]:
+        return self._marginal(moments) if self.marginal else self._mean_field(moments)
+
+    def updated(self, moments: Moments, *, learn: bool) -> DirectedPrior:
+        """Renew the weights, then (`learn`) shares, means and scales, and the weights again."""
+        factor, effect = self._steps(moments)
+        new = dataclasses.replace(self, factor_weight=factor.weight, effect_weight=effect.weight)
+        if self.marginal:
+            new = dataclasses.replace(new, settled=self._log_evidence(moments, factor, effect))
+        if not learn:
+            return new
+        new = dataclasses.replace(new, scales=new._with_shares(factor, effect))
+        if not self.marginal:
+            factor, effect = new._steps(moments)
+        scales, shift = new._with_means(factor, effect)
+        new = dataclasses.replace(new, scales=scales)
+        new = dataclasses.replace(new, scales=new._with_scales(factor, effect, shift))
+        if self.marginal:
+            return new
+        factor, effect = new._steps(moments)
+        return dataclasses.replace(new, factor_weight=factor.weight, effect_weight=effect.weight)
+
+    def log_density(self, moments: Moments) -> float:
+        """Return this prior's part of the ELBO with the best variances, without the penalties.
+
+        With the variances integrated out, its part in the log evidence of expectation propagation
+        at the last update.
+        """
+        if self.marginal:
+            return self.settled
+        factor, effect = self._mean_field(moments)
+        s, step = self.scales, self.graph.step
+        value = log_mixture(factor.log_class, s.factor_shares[step]).sum()
         value -= 0.5 * np.linalg.slogdet(s.factor_covariance)[1][step].sum()
-        value += _log_student(effect, 1, s.effect_tail[step][:, None]).sum()
+        value += log_mixture(effect.log_class, s.effect_shares[step][:, None]).sum()
         value -= 0.5 * np.log(s.effect_variance[step]).sum()
         return float(value)
 
-    def _with_tails(self, moments: Moments) -> StepScales:
-        factor, effect = self._distances(moments)
-        prior = self.spec.tail
-        tails = []
-        for distance, size, old in (
-            (factor[:, None], self.spec.rank, self.scales.factor_tail),
-            (effect, 1, self.scales.effect_tail),
-        ):
-            value = _log_student(distance[..., None], size, _TAIL_GRID).sum(1)
-            by_step = np.zeros((len(STEPS), len(_TAIL_GRID)))
-            np.add.at(by_step, self.graph.step, value)
-            tails.append(_shrunk_tails(by_step, old, prior) if prior.learned else old)
-        return dataclasses.replace(self.scales, factor_tail=tails[0], effect_tail=tails[1])
+    def _log_evidence(self, moments: Moments, factor: _Steps, effect: _Steps) -> float:
+        second, second_b = self._second_moments(moments)
+        s, step, k = self.scales, self.graph.step, self.spec.rank
+        distance = (second * np.linalg.inv(s.factor_covariance)[step]).sum((1, 2))
+        value = 0.5 * (k * np.log(self.factor_weight) - self.factor_weight * distance).sum()
+        value -= 0.5 * np.linalg.slogdet(s.factor_covariance)[1][step].sum()
+        precision = self.effect_weight / s.effect_variance[step]
+        value += 0.5 * (np.log(precision) - precision * second_b).sum()
+        value -= 0.5 * moments.mean.size * np.log(2 * np.pi)
+        value += (log_mixture(factor.log_class, s.factor_shares[step]) - factor.log_normal).sum()
+        mixed = log_mixture(effect.log_class, s.effect_shares[step][:, None])
+        return float(value + (mixed - effect.log_normal).sum())
 
-    def _with_means(self, moments: Moments) -> StepScales:
+    def _with_shares(self, factor: _Steps, effect: _Steps) -> StepScales:
+        s, step, prior = self.scales, self.graph.step, self.spec.tail
+        found = []
+        for steps, shares, tail in (
+            (factor.log_class[:, None], s.factor_shares, s.factor_tail),
+            (effect.log_class, s.effect_shares, s.effect_tail),
+        ):
+            if self.spec.step_shape == "mixture":
+                counts = np.zeros_like(shares)
+                share = softmax(steps + _log(shares[step][:, None]), axis=-1)
+                np.add.at(counts, step, share.sum(1))
+                found.append((learned_shares(counts), tail))
+                continue
+            if prior.learned:
+                value = _log_mixtures(steps, student_shares(_TAIL_GRID)).sum(1)
+                by_step = np.zeros((len(STEPS), len(_TAIL_GRID)))
+                np.add.at(by_step, step, value)
+                tail = _shrunk_tails(by_step, tail, prior)
+            found.append((student_shares(tail), tail))
+        return dataclasses.replace(
+            s,
+            factor_shares=found[0][0],
+            effect_shares=found[1][0],
+            factor_tail=found[0][1],
+            effect_tail=found[1][1],
+        )
+
+    def _with_means(self, factor: _Steps, effect: _Steps) -> tuple[StepScales, np.ndarray]:
+        """Return scales with new means, and by how much these moved the centres."""
         known = self.design.covariates
         assert known is not None
         k, step = self.spec.rank, self.graph.step
-        value = self.graph.steps_of(moments.mean)
         weight = np.concatenate(
-            [np.repeat(self.factor_weight[:, None], k, axis=1), self.effect_weight], axis=1
+            [np.repeat(factor.inverse[:, None], k, axis=1), effect.inverse], axis=1
         )
+        pulled = np.concatenate([factor.mean, effect.mean[..., 0]], axis=1)
+        before = self._centre()
+        value = before + pulled / weight
         roots = np.flatnonzero(step == 0)
         columns = known.values[roots]
         coefficient = np.zeros_like(self.scales.coefficient)
@@ -194,14 +316,23 @@ class DirectedPrior:
             own = np.where(total > 0, pull / np.maximum(total, 1e-12), 0.0)
             general = (known_by * own).sum(0) / (known_by.sum(0) + _DRIFT_STEPS)
             drift[r] = (pull + _DRIFT_STEPS * general) / (total + _DRIFT_STEPS)
-        return dataclasses.replace(self.scales, coefficient=coefficient, drift=drift)
+        scales = dataclasses.replace(self.scales, coefficient=coefficient, drift=drift)
+        after = dataclasses.replace(self, scales=scales)._centre()
+        return scales, after - before
 
-    def _with_scales(self, moments: Moments) -> StepScales:
-        factor, effect = self._second_moments(moments)
+    def _with_scales(self, factor: _Steps, effect: _Steps, shift: np.ndarray) -> StepScales:
+        """Return scales fitted to the steps, whose centres have moved by `shift`."""
         step, n_steps, k = self.graph.step, len(STEPS), self.spec.rank
-        covariance, variance = np.zeros((n_steps, k, k)), np.zeros((n_steps, effect.shape[1]))
-        np.add.at(covariance, step, self.factor_weight[:, None, None] * factor)
-        np.add.at(variance, step, self.effect_weight * effect)
+        moved, moved_b = shift[:, :k], shift[:, k:]
+        cross = factor.mean[:, :, None] * moved[:, None, :]
+        square = factor.square - cross - cross.mT
+        square += factor.inverse[:, None, None] * moved[:, :, None] * moved[:, None, :]
+        square_b = effect.square[..., 0, 0] - 2 * effect.mean[..., 0] * moved_b
+        square_b += effect.inverse * moved_b**2
+        covariance = np.zeros((n_steps, k, k))
+        variance = np.zeros((n_steps, square_b.shape[1]))
+        np.add.at(covariance, step, square)
+        np.add.at(variance, step, square_b)
         n = np.bincount(step, minlength=n_steps).astype(float)
         a, b = self.strength, _EFFECT_STEPS
         step_sd, n_all = self.spec.step_sd.median, n[1:].sum()
@@ -234,6 +365,50 @@ class DirectedPrior:
     def values(self) -> dict[str, np.ndarray]:
         """Return what predictions need of it."""
         return self.scales.to_values()
+
+
+def _integrated(
+    mean: np.ndarray, variance: np.ndarray, weight: np.ndarray, shares: np.ndarray, back: np.ndarray
+) -> _Steps:
+    """Return steps with their variances integrated out, from marginals in whitened axes.
+
+    Parameters
+    ----------
+    mean, variance : arrays, shape (..., d)
+        Posterior marginals along axes in which their covariance is diagonal.
+    weight : array, shape (...)
+        Of the prior in them.
+    shares : array, shape (..., n_classes)
+    back : array, shape (..., d, d)
+        From those axes to the step.
+    """
+    cavity = Cavity.of(mean, variance, weight)
+    log_class = cavity.log_classes()
+    share = softmax(log_class + _log(shares), axis=-1)
+    inverse = share / SCALE_GRID
+    means, variances = cavity.means(), cavity.variances()
+    along = (inverse[..., None] * means).sum(-2)
+    square = (inverse[..., None] * means).mT @ means
+    at = np.arange(square.shape[-1])
+    square[..., at, at] += (inverse[..., None] * variances).sum(-2)
+    return _Steps(
+        log_class,
+        cavity.log_normal(weight),
+        cavity.matched(share),
+        inverse.sum(-1),
+        (back @ along[..., None])[..., 0],
+        back @ square @ back.mT,
+    )
+
+
+def _log(shares: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(shares, 1e-300))
+
+
+def _log_mixtures(log_class: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return logs of mixtures for several sets of shares, shape (..., n_sets)."""
+    top = log_class.max(-1, keepdims=True)
+    return np.asarray(top + np.log(np.maximum(np.exp(log_class - top) @ shares.T, 1e-300)))
 
 
 def _ridge(columns: np.ndarray, target: np.ndarray, weight: np.ndarray, free: int) -> np.ndarray:
