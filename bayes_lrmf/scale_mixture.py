@@ -101,7 +101,9 @@ class Cavity(NamedTuple):
     def of(cls, mean: np.ndarray, variance: np.ndarray, weight: np.ndarray) -> Cavity:
         """Take a prior of this precision, shape (...), out of posterior marginals (..., d)."""
         known = 1 / variance
-        return cls(np.maximum(known - weight[..., None], 0.0), known * mean)
+        left = known - weight[..., None]
+        # Rounding may leave less than nothing, of which no evidence must come.
+        return cls(np.maximum(left, 0.0), np.where(left > 0, known * mean, 0.0))
 
     def _total(self) -> np.ndarray:
         return self.precision[..., None, :] + 1 / SCALE_GRID[:, None]

@@ -27,6 +27,8 @@ __all__ = ["DirectedPrior", "Moments"]
 
 _DRIFT_STEPS = 2.0
 _EFFECT_STEPS = 10.0
+# Whole steps of expectation propagation may end in a cycle of two states.
+_DAMPING = 0.5
 _TAIL_GRID = np.exp(np.linspace(np.log(0.7), np.log(100.0), 40))
 _TAIL_LOG_SD = 0.5
 
@@ -394,7 +396,7 @@ def _integrated(
     return _Steps(
         log_class,
         cavity.log_normal(weight),
-        cavity.matched(share),
+        weight ** (1 - _DAMPING) * cavity.matched(share) ** _DAMPING,
         inverse.sum(-1),
         (back @ along[..., None])[..., 0],
         back @ square @ back.mT,
