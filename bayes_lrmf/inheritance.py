@@ -43,8 +43,9 @@ def inheritance(
     key : jax key
     n_draws : int
     ci_prob : float
-        Of the credible intervals. They are about the models of the table; hyper-parameters that a
-        fit sets to points are not uncertain in them.
+        Of the credible intervals. They are about the children of the table, not about others yet
+        to come. Those of method vb, which sets hyper-parameters to points and takes items and
+        models for independent, are too narrow on small tables.
     by_benchmark : bool
         Whether to repeat the table for the items of each benchmark.
 

@@ -18,6 +18,7 @@ __all__ = [
     "core_draws",
     "item_moments",
     "item_roots",
+    "mean_lengths",
     "parents_of_evaluated",
     "steps_of",
 ]
@@ -125,3 +126,21 @@ def steps_of(rows: np.ndarray, children: np.ndarray, weights: sp.csr_array) -> n
     float32 array, shape (n_draws, n_children, n_fields)
     """
     return np.stack([draw.T[children] - weights @ draw.T for draw in rows])
+
+
+def mean_lengths(steps: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Return root mean squares over items of the posterior means of differences in psi.
+
+    Parameters
+    ----------
+    steps : array, shape (n_draws, n, n_fields)
+        Differences of rows.
+    cols : array, shape (n_draws, n_fields, n_items)
+
+    Returns
+    -------
+    array, shape (n,)
+    """
+    n_draws, n, _ = steps.shape
+    mean = steps.transpose(1, 0, 2).reshape(n, -1) @ cols.reshape(-1, cols.shape[2]) / n_draws
+    return np.asarray(np.sqrt((mean.astype(float) ** 2).mean(1)))

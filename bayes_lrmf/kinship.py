@@ -24,6 +24,7 @@ __all__ = ["Kin"]
 
 _STEPS_PER_DRAW = 200
 _SEARCH_DRAWS = 32
+_N_CANDIDATES = 5
 _BLOCK = 1000
 
 
@@ -41,11 +42,14 @@ class Kin:
     children : int array, shape (n_children,)
     step : int array, shape (n_children,)
         Index into `STEPS`.
+    steps : array, shape (n_draws, n_children, n_fields)
+        Of children from their parents, in factors and effects.
     moved : array, shape (n_draws, n_children)
         Distances of children to their parents.
-    nearest : int array, shape (n_evaluated,)
+    candidates : int array, shape (n_evaluated, n_candidates)
+        The closest other models that are no recorded parents or descendants, closest first.
     near : array, shape (n_draws, n_evaluated)
-        Distances to them.
+        Distances to the first; infinite where there is none.
     rng : numpy Generator
     """
 
@@ -55,8 +59,9 @@ class Kin:
     points: np.ndarray
     children: np.ndarray
     step: np.ndarray
+    steps: np.ndarray
     moved: np.ndarray
-    nearest: np.ndarray
+    candidates: np.ndarray
     near: np.ndarray
     rng: np.random.Generator
 
@@ -75,8 +80,12 @@ class Kin:
             )
         root = item_roots(drawn.cols)
         points = drawn.rows[:, :, : design.n_evaluated].mT @ root
-        moved = np.linalg.norm(steps_of(drawn.rows, children, weights) @ root, axis=-1)
-        nearest = _nearest(points, _kept_apart(design.core, design.n_evaluated))
+        steps = steps_of(drawn.rows, children, weights)
+        moved = np.linalg.norm(steps @ root, axis=-1)
+        candidates = _nearest(points, _kept_apart(design.core, design.n_evaluated))
+        first = candidates[:, 0]
+        near = np.linalg.norm(points - points[:, first], axis=-1)
+        near[:, first == np.arange(len(first))] = np.inf
         return cls(
             posterior,
             drawn,
@@ -84,9 +93,10 @@ class Kin:
             points,
             children,
             design.directed.step[children],
+            steps,
             moved,
-            nearest,
-            np.linalg.norm(points - points[:, nearest], axis=-1),
+            candidates,
+            near,
             np.random.default_rng(np.asarray(jax.random.key_data(rest)).tolist()),
         )
 
@@ -132,16 +142,28 @@ def _kept_apart(core: Lineage, n_evaluated: int) -> sp.csr_array:
 
 
 def _nearest(points: np.ndarray, apart: sp.csr_array) -> np.ndarray:
-    """Return the model of least expected squared distance to each, but for those kept apart."""
+    """Return the models of least expected squared distance to each, closest first.
+
+    Returns
+    -------
+    int array, shape (n_evaluated, n_candidates)
+        The model itself in place of those kept apart.
+    """
+    n = points.shape[1]
     some = np.linspace(0, len(points) - 1, min(len(points), _SEARCH_DRAWS)).round().astype(int)
     centred = points[some] - points[some].mean(1, keepdims=True)
     # Draws side by side: the squared distance of the whole is the sum over draws.
-    wide = centred.transpose(1, 0, 2).reshape(points.shape[1], -1)
-    square = (wide**2).sum(1)
-    out = np.empty(len(wide), np.int64)
-    for start in range(0, len(wide), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    wide = centred.transpose(1, 0, 2).reshape(n, -1)
+    square, n_near = (wide**2).sum(1), min(n, _N_CANDIDATES)
+    out = np.empty((n, n_near), np.int64)
+    for start in range(0, n, _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, n))
         distance = square - 2 * wide[block] @ wide.T
         distance[apart[block].nonzero()] = np.inf
-        out[block] = distance.argmin(1)
+        near = np.argpartition(distance, n_near - 1, axis=1)[:, :n_near]
+        value = np.take_along_axis(distance, near, axis=1)
+        order = value.argsort(1)
+        near = np.take_along_axis(near, order, axis=1)
+        kept = np.isfinite(np.take_along_axis(value, order, axis=1))
+        out[block] = np.where(kept, near, block[:, None])
     return out

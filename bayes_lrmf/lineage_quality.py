@@ -9,6 +9,7 @@ import pandas as pd
 from bayes_lrmf.agreement import agreement, expected_agreement
 from bayes_lrmf.checks import probability
 from bayes_lrmf.directed import STEPS
+from bayes_lrmf.item_space import mean_lengths
 from bayes_lrmf.kinship import Kin
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.posterior import Posterior
@@ -16,8 +17,10 @@ from bayes_lrmf.responses import Responses
 
 __all__ = ["likely_parents", "lineage_quality", "recorded_parents"]
 
-_DOUBTFUL_TAIL = 0.1
+_DOUBTFUL_TAIL = 0.05
 _DOUBTFUL_GAP = 0.5
+_CLOSE = 0.9
+_CLEAR = 3.0
 
 KINDS = ("doubtful parent", "likely parent")
 
@@ -48,8 +51,8 @@ def recorded_parents(
         the closest other evaluated model that is no descendant. `agreement` is one less the mean
         absolute difference of observed shares correct, over `n_shared` items that the child
         and an evaluated parent have both run; parents by weight, `n_shared` the fewest.
-        `doubtful` are steps with a tail probability of at most 10 % from children that have
-        another model at less than half the distance.
+        `doubtful` are steps with a tail probability of at most 5 % by children that have another
+        model at less than half the distance: one in twenty steps from true parents is as long.
 
     Raises
     ------
@@ -60,16 +63,17 @@ def recorded_parents(
     return _recorded_parents(kin, probability(ci_prob, name="ci_prob"))
 
 
-def likely_parents(
-    posterior: Posterior, *, key: jax.Array, n_draws: int = 100, ci_prob: float = 0.9
-) -> pd.DataFrame:
+def likely_parents(posterior: Posterior, *, key: jax.Array, n_draws: int = 100) -> pd.DataFrame:
     """Return models without a parent in the fit that lie next to another model, clearest first.
 
-    A pair is listed if its distance (see `recorded_parents`) is below the median distance of
-    recorded children to their parents, and if more of its agreement goes beyond ability than in
-    the median recorded pair: ``(agreement - expected) / (1 - expected)``. Lines are in the order of
-    ``(agreement - expected) sqrt(n_shared / (expected (1 - expected)))``. The yardsticks are
-    children of evaluated parents, not of ancestors at unknown distances, where there are any.
+    The other is the one with the clearest agreement (z below) of the five evaluated models of
+    least expected squared distance that are no descendants. A pair is listed if the posterior means
+    of psi are closer than in 90 % of recorded children and parents, and if more of its agreement
+    goes beyond ability, ``(agreement - expected) / (1 - expected)``, than in the median of these
+    and more than chance, ``z = (agreement - expected) sqrt(n_shared / (expected (1 - expected)))``
+    above 3. Distance alone says little: many models are as able, and one without parents is shrunk
+    less than a recorded child. Recorded children are those of evaluated parents, not of ancestors
+    at unknown distances, if there are any. Lines are in the order of z.
 
     Such a model may descend from the other, or it from the model, or both from a third; of two
     without parents the one with fewer recorded children is taken for the child. A recorded parent
@@ -78,10 +82,10 @@ def likely_parents(
     Returns
     -------
     DataFrame
-        ``model, other, distance, lower, upper, percentile, n_shared, agreement,
-        expected_agreement, reason``. `percentile` is the share of recorded children as close to
-        their parents or closer. `expected_agreement` is the mean of `agreement` when both models'
-        responses are drawn anew from the posterior, independently given psi.
+        ``model, other, distance, percentile, n_shared, agreement, expected_agreement, reason``.
+        `distance` is the root mean square over items, in log-odds. `percentile` is the share of
+        recorded children as close to their parents or closer. `expected_agreement` is the mean of
+        `agreement` when responses are drawn anew from the posterior, independently given psi.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def likely_parents(
         For a point estimate, a fit without lineage, or one of another prior.
     """
     kin = Kin.of(posterior, key=key, n_draws=n_draws)
-    return _likely_parents(kin, probability(ci_prob, name="ci_prob"))
+    return _likely_parents(kin)
 
 
 def lineage_quality(posterior: Posterior, *, key: jax.Array, n_draws: int = 100) -> pd.DataFrame:
@@ -109,7 +113,7 @@ def lineage_quality(posterior: Posterior, *, key: jax.Array, n_draws: int = 100)
         For a point estimate, a fit without lineage, or one of another prior.
     """
     kin = Kin.of(posterior, key=key, n_draws=n_draws)
-    doubtful, likely = _recorded_parents(kin, 0.9), _likely_parents(kin, 0.9)
+    doubtful, likely = _recorded_parents(kin, 0.9), _likely_parents(kin)
     doubtful = doubtful[doubtful["doubtful"]].rename(columns={"parents": "other"})
     likely = likely.rename(columns={"percentile": "tail_probability"}).assign(relation="")
     parts = [
@@ -140,7 +144,7 @@ def _recorded_parents(kin: Kin, ci_prob: float) -> pd.DataFrame:
             "lower": lower,
             "upper": upper,
             "tail_probability": tail,
-            "nearest": names[kin.nearest[kin.children]],
+            "nearest": names[kin.candidates[kin.children, 0]],
             "nearest_distance": kin.near[:, kin.children].mean(0),
             "n_shared": n_shared,
             "agreement": agreed,
@@ -166,44 +170,44 @@ def _recorded_parents(kin: Kin, ci_prob: float) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _likely_parents(kin: Kin, ci_prob: float) -> pd.DataFrame:
+def _likely_parents(kin: Kin) -> pd.DataFrame:
     design, names = kin.posterior.design, kin.names
     n, core = design.n_evaluated, design.core
     usual = kin.with_known_parents()
-    recorded = np.sort(kin.moved[:, usual].mean(0))
-    n_children = np.bincount(core.parent, minlength=design.n_core)
-    root = np.ones(n, bool)
-    root[kin.children] = False
-    other, distance = kin.nearest, kin.near.mean(0)
-    mutual = root[other] & (other[other] == np.arange(n))
-    place = np.lexsort((names[:n].astype(str), -n_children[:n])).argsort()
-    child = root & ~(mutual & (place < place[other]))
-    chosen = np.flatnonzero(child & (distance < np.median(recorded)))
-    lower, upper = _interval(kin.near[:, chosen], ci_prob)
-    n_shared, agreed, expected = _agreements(kin, chosen, other[chosen])
-    table = pd.DataFrame(
-        {
-            "model": names[chosen],
-            "other": names[other[chosen]],
-            "distance": distance[chosen],
-            "lower": lower,
-            "upper": upper,
-            "percentile": np.searchsorted(recorded, distance[chosen], "right") / len(recorded),
-            "n_shared": n_shared,
-            "agreement": agreed,
-            "expected_agreement": expected,
-        }
-    )
+    rows, cols = kin.drawn.rows.mT, kin.drawn.cols
+    recorded = np.sort(mean_lengths(kin.steps[:, usual], cols))
+    root = np.setdiff1d(np.arange(n), kin.children)
+    candidates = kin.candidates[root]
+    left, right = np.repeat(root, candidates.shape[1]), candidates.ravel()
+    n_shared, agreed, expected = _agreements(kin, left, right)
+    strength = np.where(left == right, -np.inf, _clearness(n_shared, agreed, expected))
+    best = strength.reshape(candidates.shape).argmax(1) + np.arange(len(root)) * len(candidates.T)
+    other = np.arange(n)
+    other[root] = right[best]
+    distance = mean_lengths(rows[:, root] - rows[:, other[root]], cols)
     mine = np.isin(core.child, kin.children[usual]) & (core.parent < n)
     _, *of_recorded = _agreements(kin, core.child[mine], core.parent[mine])
     beyond = _beyond_ability(*of_recorded)
     least = np.median(beyond[np.isfinite(beyond)]) if np.isfinite(beyond).any() else 0.0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        strength = (agreed - expected) * np.sqrt(n_shared / (expected * (1 - expected)))
-    kept = np.flatnonzero(_beyond_ability(agreed, expected) > max(least, 0.0))
-    kept = kept[np.argsort(-strength[kept], kind="stable")]
-    table = table.iloc[kept].reset_index(drop=True)
-    alone = np.where(root[other[chosen[kept]]], "neither has a", "it has no")
+    kept = strength[best] > _CLEAR
+    kept &= distance < np.quantile(recorded, _CLOSE)
+    kept &= _beyond_ability(agreed, expected)[best] > least
+    kept &= ~_first_of_two(root, other, np.bincount(core.parent, minlength=design.n_core), names)
+    chosen = np.flatnonzero(kept)
+    chosen = chosen[np.argsort(-strength[best][chosen], kind="stable")]
+    at = best[chosen]
+    table = pd.DataFrame(
+        {
+            "model": names[left[at]],
+            "other": names[right[at]],
+            "distance": distance[chosen],
+            "percentile": np.searchsorted(recorded, distance[chosen], "right") / len(recorded),
+            "n_shared": n_shared[at],
+            "agreement": agreed[at],
+            "expected_agreement": expected[at],
+        }
+    )
+    alone = np.where(np.isin(right[at], root), "neither has a", "it has no")
     table["reason"] = [
         f"{who} parent in the fit; {far:.2f} log-odds apart, closer than {1 - share:.0%} of "
         f"recorded children and parents; same on {same:.1%} of {shared:,} items, {able:.1%} "
@@ -221,12 +225,29 @@ def _likely_parents(kin: Kin, ci_prob: float) -> pd.DataFrame:
     return table
 
 
+def _first_of_two(
+    root: np.ndarray, other: np.ndarray, n_children: np.ndarray, names: np.ndarray
+) -> np.ndarray:
+    """Return which roots are the likelier parent of a pair of roots closest to each other."""
+    of = other[root]
+    mutual = np.isin(of, root) & (other[of] == root)
+    more = n_children[root] > n_children[of]
+    tie = n_children[root] == n_children[of]
+    return np.asarray(mutual & (more | (tie & (names[root].astype(str) < names[of].astype(str)))))
+
+
 def _agreements(
     kin: Kin, left: np.ndarray, right: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     responses = kin.posterior.design.responses
     expected = expected_agreement(responses, kin.drawn, left, right, rng=kin.rng)
     return *agreement(responses, left, right), expected
+
+
+def _clearness(n_shared: np.ndarray, agreed: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return z of `likely_parents`; minus infinity without a shared item."""
+    error = np.sqrt(np.maximum(expected * (1 - expected), 1e-9) / np.maximum(n_shared, 1))
+    return np.where(n_shared > 0, (agreed - expected) / error, -np.inf)
 
 
 def _beyond_ability(agreed: np.ndarray, expected: np.ndarray) -> np.ndarray:
