@@ -50,23 +50,25 @@ def expected_agreement(
     right: np.ndarray,
     *,
     rng: np.random.Generator,
-) -> np.ndarray:
-    """Return the agreement of pairs whose responses are independent given psi.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the agreement of pairs whose responses are independent given psi, and its spread.
 
-    An expectation over up to 8 draws of the posterior, exact for single trials and of one run
-    each for counts.
+    Moments over up to 8 draws of the posterior, exact for single trials and of one run each for
+    counts.
 
     Returns
     -------
-    array, shape (n_pairs,)
+    expected : array, shape (n_pairs,)
         NaN without a shared item.
+    error : array, shape (n_pairs,)
+        Standard deviation of differences over items, divided by the square root of their number.
     """
     rows, at = np.unique(np.stack([left, right]), return_inverse=True)
     trials = responses.matrices(responses.models[rows])[1].astype(np.int64)
     single = bool(trials.max(initial=1) == 1)
     n = np.maximum(trials, 1)
     some = np.linspace(0, len(drawn.rows) - 1, min(len(drawn.rows), _N_DRAWS)).round().astype(int)
-    apart, n_shared = np.zeros(len(left)), np.ones(len(left))
+    apart, square, n_shared = np.zeros((3, len(left)))
     for s in some:
         psi = drawn.rows[s, :, rows] @ drawn.cols[s] + drawn.intercept[s]
         if drawn.noise_sd is not None:
@@ -78,8 +80,12 @@ def expected_agreement(
             x, y = share[a], share[b]
             off = x + y - 2 * x * y if single else np.abs(x - y)
             apart[block] += (off * both).sum(1) / len(some)
+            # The difference of single trials is 0 or 1, its own square.
+            square[block] += ((off if single else off**2) * both).sum(1) / len(some)
             n_shared[block] = both.sum(1)
-    return np.where(n_shared > 0, 1 - apart / np.maximum(n_shared, 1), np.nan)
+    n_items = np.where(n_shared > 0, n_shared, np.nan)
+    mean = apart / n_items
+    return 1 - mean, np.sqrt(np.maximum(square / n_items - mean**2, 0.0) / n_items)
 
 
 def _blocks(n: int) -> list[slice]:

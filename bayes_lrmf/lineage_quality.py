@@ -70,8 +70,9 @@ def likely_parents(posterior: Posterior, *, key: jax.Array, n_draws: int = 100) 
     least expected squared distance that are no descendants. A pair is listed if the posterior means
     of psi are closer than in 90 % of recorded children and parents, and if more of its agreement
     goes beyond ability, ``(agreement - expected) / (1 - expected)``, than in the median of these
-    and more than chance, ``z = (agreement - expected) sqrt(n_shared / (expected (1 - expected)))``
-    above 3. Distance alone says little: many models are as able, and one without parents is shrunk
+    and more than chance: z above 3, where z is ``agreement - expected`` divided by the standard
+    error of the agreement of models whose responses are independent given their abilities.
+    Distance alone says little: many models are as able, and one without parents is shrunk
     less than a recorded child. Recorded children are those of evaluated parents, not of ancestors
     at unknown distances, if there are any. Lines are in the order of z.
 
@@ -179,15 +180,16 @@ def _likely_parents(kin: Kin) -> pd.DataFrame:
     root = np.setdiff1d(np.arange(n), kin.children)
     candidates = kin.candidates[root]
     left, right = np.repeat(root, candidates.shape[1]), candidates.ravel()
-    n_shared, agreed, expected = _agreements(kin, left, right)
-    strength = np.where(left == right, -np.inf, _clearness(n_shared, agreed, expected))
+    n_shared, agreed, expected, error = _agreements(kin, left, right)
+    clear = (agreed - expected) / np.maximum(error, 1e-9)
+    strength = np.where((left == right) | np.isnan(clear), -np.inf, clear)
     best = strength.reshape(candidates.shape).argmax(1) + np.arange(len(root)) * len(candidates.T)
     other = np.arange(n)
     other[root] = right[best]
     distance = mean_lengths(rows[:, root] - rows[:, other[root]], cols)
     mine = np.isin(core.child, kin.children[usual]) & (core.parent < n)
-    _, *of_recorded = _agreements(kin, core.child[mine], core.parent[mine])
-    beyond = _beyond_ability(*of_recorded)
+    _, *both, _ = _agreements(kin, core.child[mine], core.parent[mine])
+    beyond = _beyond_ability(*both)
     least = np.median(beyond[np.isfinite(beyond)]) if np.isfinite(beyond).any() else 0.0
     kept = strength[best] > _CLEAR
     kept &= distance < np.quantile(recorded, _CLOSE)
@@ -236,18 +238,13 @@ def _first_of_two(
     return np.asarray(mutual & (more | (tie & (names[root].astype(str) < names[of].astype(str)))))
 
 
-def _agreements(
-    kin: Kin, left: np.ndarray, right: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _agreements(kin: Kin, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return shared items, agreement, what is expected of it and the error of that."""
     responses = kin.posterior.design.responses
-    expected = expected_agreement(responses, kin.drawn, left, right, rng=kin.rng)
-    return *agreement(responses, left, right), expected
-
-
-def _clearness(n_shared: np.ndarray, agreed: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return z of `likely_parents`; minus infinity without a shared item."""
-    error = np.sqrt(np.maximum(expected * (1 - expected), 1e-9) / np.maximum(n_shared, 1))
-    return np.where(n_shared > 0, (agreed - expected) / error, -np.inf)
+    return (
+        *agreement(responses, left, right),
+        *expected_agreement(responses, kin.drawn, left, right, rng=kin.rng),
+    )
 
 
 def _beyond_ability(agreed: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -61,10 +61,15 @@ def test_expected_agreement_is_that_of_responses_drawn_anew(trials, noise, rng):
     shown = responses.matrices(responses.models)[1] > 0
     calls = 1 if trials == 1 else 300
     # Counts are drawn 8 times a call: the mean of 300 calls is known to about 0.003.
-    found = np.mean(
+    found, error = np.mean(
         [expected_agreement(responses, drawn, LEFT, RIGHT, rng=rng) for _ in range(calls)], axis=0
     )
-    for u, v, value in zip(LEFT, RIGHT, found, strict=True):
+    for u, v, value, wide in zip(LEFT, RIGHT, found, error, strict=True):
         both = shown[u] & shown[v]
-        expected = 1 - np.abs(y[:, u, both] - y[:, v, both]).mean() if both.any() else np.nan
-        np.testing.assert_allclose(value, expected, atol=0.01)
+        if not both.any():
+            assert np.isnan(value)
+            assert np.isnan(wide)
+            continue
+        apart = np.abs(y[:, u, both] - y[:, v, both])
+        assert value == pytest.approx(1 - apart.mean(), abs=0.01)
+        assert wide == pytest.approx(apart.std() / np.sqrt(both.sum()), abs=0.01)
