@@ -132,6 +132,22 @@ def test_unrelated_models_are_close_by_ability_but_do_not_agree_beyond_it(plante
     assert set(table["model"]) <= roots
 
 
+def test_distance_of_a_likely_parent_is_between_posterior_means(planted):
+    line = likely_parents(planted, key=KEY, n_draws=50).iloc[0]
+    kin = Kin.of(planted, key=KEY, n_draws=50)
+    mean, names = dense_psi(planted, kin).mean(0), list(kin.names)
+    apart = mean[names.index(line["model"])] - mean[names.index(line["other"])]
+    assert line["distance"] == pytest.approx(np.sqrt((apart**2).mean()), rel=1e-3)
+    children = [c for c in kin.children if planted.design.core.nodes[c] != line["model"]]
+    core = planted.design.core
+    closer = []
+    for child in children:
+        mine = core.child == child
+        step = mean[child] - core.weight[mine] @ mean[core.parent[mine]]
+        closer.append(np.sqrt((step**2).mean()) <= line["distance"])
+    assert line["percentile"] == pytest.approx(np.mean(closer), abs=1e-6)
+
+
 def test_what_has_no_steps_to_judge_by_is_refused():
     data = simulate(LRMF, key=jax.random.key(0), n_models=12, n_items=10, density=0.8)
     design = make_design(data.responses, LRMF, lineage=data.lineage)
