@@ -154,7 +154,7 @@ def _recorded_parents(kin: Kin, ci_prob: float) -> pd.DataFrame:
     closer = table["nearest_distance"] < _DOUBTFUL_GAP * table["distance"]
     table["doubtful"] = closer & (table["tail_probability"] <= _DOUBTFUL_TAIL)
     table["reason"] = [
-        f"{far:.2f} log-odds from the recorded parent, like {share:.1%} of such steps ({relation})"
+        f"{far:.2f} log-odds from the recorded parent, like {share:.2%} of such steps ({relation})"
         + (f": another parent, or a broken or retrained model; {name} is at {near:.2f}" * flag)
         for far, share, relation, name, near, flag in zip(
             table["distance"],
@@ -212,7 +212,7 @@ def _likely_parents(kin: Kin) -> pd.DataFrame:
     alone = np.where(np.isin(right[at], root), "neither has a", "it has no")
     table["reason"] = [
         f"{who} parent in the fit; {far:.2f} log-odds apart, closer than {1 - share:.0%} of "
-        f"recorded children and parents; same on {same:.1%} of {shared:,} items, {able:.1%} "
+        f"recorded children and parents; agree by {same:.1%} on {shared:,} items, {able:.1%} "
         "expected of models as able"
         for who, far, share, shared, same, able in zip(
             alone,
