@@ -283,15 +283,41 @@ def fit(
 
 @_cli.command()
 @click.argument("posterior")
-def diagnose(posterior: str) -> int:
-    """Print a verdict on the fit POSTERIOR, from quantities that rotation leaves alone."""
-    from bayes_lrmf.diagnose import diagnose as judge
+@click.option("--lineage", is_flag=True, help="List doubtful and missing parents instead.")
+@click.option("-o", "--output", metavar="FILE", help="CSV or Parquet, for --lineage.")
+@click.option("--seed", type=_SEED, default=0, show_default=True, help="For --lineage.")
+def diagnose(posterior: str, lineage: bool, output: str | None, seed: int) -> int:
+    """Print a verdict on the fit POSTERIOR, from quantities that rotation leaves alone.
+
+    With a lineage also the share of ability that children inherit, by relation. --lineage lists
+    recorded parents that the responses contradict and close models without a recorded parent.
+    """
+    _checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    if output is not None and not lineage:
+        raise InputError("a verdict is not a table", where=output, fix="add --lineage, or drop -o")
     from bayes_lrmf.storage import read_posterior
 
-    found = judge(read_posterior(posterior))
+    fitted = read_posterior(posterior)
+    if lineage:
+        import jax
+
+        from bayes_lrmf.lineage_quality import lineage_quality
+
+        table = lineage_quality(fitted, key=jax.random.key(seed))
+        _emit(table, output)
+        if not fitted.record.converged:
+            _say(f"not converged; `bayes-lrmf diagnose {posterior}` says what to do")
+            return NOT_CONVERGED
+        return 0
+    from bayes_lrmf.diagnose import diagnose as judge
+
+    found = judge(fitted)
     print("\n".join(found.lines))
     if len(found.hyperparameters):
         print(found.hyperparameters.round(4).to_string(index=False))
+    if len(found.inheritance):
+        print("share of the variance of log-odds among models that children inherit:")
+        print(found.inheritance.round(3).to_string(index=False))
     return 0 if found.good else NOT_CONVERGED
 
 

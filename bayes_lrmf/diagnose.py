@@ -8,10 +8,13 @@ import jax
 import numpy as np
 import pandas as pd
 
+from bayes_lrmf.inheritance import inheritance
 from bayes_lrmf.posterior import DrawsState, Posterior, diagnose_draws
 from bayes_lrmf.program import hyperparameters
 
 __all__ = ["Diagnosis", "diagnose"]
+
+_N_DRAWS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +29,14 @@ class Diagnosis:
         Verdict first, then facts and advice.
     hyperparameters : DataFrame
         ``parameter, mean, sd, lower, upper`` (90 % equal-tailed); empty for a point estimate.
+    inheritance : DataFrame
+        What `inheritance` returns; empty for a point estimate, and without lineage.
     """
 
     good: bool
     lines: tuple[str, ...]
     hyperparameters: pd.DataFrame
+    inheritance: pd.DataFrame
 
 
 def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
@@ -40,7 +46,7 @@ def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
     ----------
     posterior : Posterior
     ci_prob : float
-        Of the intervals of hyper-parameters.
+        Of the intervals of hyper-parameters and of inherited shares.
     """
     good, facts = posterior.record.converged, [posterior.record.message]
     method, design = posterior.record.method, posterior.design
@@ -78,7 +84,11 @@ def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
     )
     facts.append(_fit_of_observed(posterior))
     verdict = f"GOOD: {method} converged" if good else f"NOT CONVERGED: {advice}"
-    return Diagnosis(good, (verdict, *facts), _hyperparameter_table(posterior, ci_prob))
+    inherited = pd.DataFrame()
+    if not posterior.is_point and np.any(parents < n_models):
+        inherited = inheritance(posterior, key=jax.random.key(0), n_draws=_N_DRAWS, ci_prob=ci_prob)
+    table = _hyperparameter_table(posterior, ci_prob)
+    return Diagnosis(good, (verdict, *facts), table, inherited)
 
 
 def _fit_of_observed(posterior: Posterior) -> str:

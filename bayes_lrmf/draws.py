@@ -18,7 +18,7 @@ from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.program import components
 from bayes_lrmf.spec import Spec
 
-__all__ = ["rows_and_columns"]
+__all__ = ["noise_sd_of", "rows_and_columns"]
 
 
 def rows_and_columns(
@@ -81,6 +81,15 @@ def rows_and_columns(
         spread = sd[:, :, None] / np.sqrt(scale[:, None] * closeness)[:, None, :]
         rows[:, :n_fields, nodes] = pull / closeness[:, None, :] + spread * noise
     return rows, cols
+
+
+def noise_sd_of(posterior: Posterior, values: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return the sd of log-odds of cells around psi, (n_draws, n_items); None if there is none."""
+    if "overdispersion_sd" not in values:
+        return None
+    design = posterior.design
+    sd = np.asarray(values["overdispersion_sd"], np.float32)[:, design.benchmark_index]
+    return np.where(design.items["trials"].to_numpy() > 1, sd, np.float32(0))
 
 
 def _with_ancestors(design: Design, chosen: np.ndarray) -> tuple[Design, np.ndarray]:

@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.special
 
 from bayes_lrmf.checks import InputError, one_of, probability, whole_number
-from bayes_lrmf.draws import rows_and_columns
+from bayes_lrmf.draws import noise_sd_of, rows_and_columns
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.progress import Progress
 
@@ -119,15 +119,6 @@ def _moments(rows: Any, cols: Any, left: Any, overlap: Any, noise: Any) -> tuple
     return mean, (left * inflation * p * (1 - p)).sum(-1)
 
 
-def _noise_sd(posterior: Posterior, values: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Return the sd of log-odds of cells around psi, (n_draws, n_items); None if there is none."""
-    if "overdispersion_sd" not in values:
-        return None
-    design = posterior.design
-    sd = np.asarray(values["overdispersion_sd"], np.float32)[:, design.benchmark_index]
-    return np.where(design.items["trials"].to_numpy() > 1, sd, np.float32(0))
-
-
 def score_draws(
     posterior: Posterior,
     *,
@@ -164,7 +155,7 @@ def score_draws(
     overlap: np.ndarray = np.zeros((n_drawn, design.n_items), np.float32)
     if "concentration" in values:
         overlap = (1 / (1 + np.asarray(values["concentration"], np.float32)))[:, of_item]
-    noise_sd, noise = _noise_sd(posterior, values), np.zeros((), np.float32)
+    noise_sd, noise = noise_sd_of(posterior, values), np.zeros((), np.float32)
     full = design.items["trials"].to_numpy(np.float32)
     scores = np.empty((n_drawn, len(chosen), len(design.benchmarks)), np.float32)
     n_items = np.empty(scores.shape[1:], np.int64)
@@ -279,7 +270,7 @@ def predict_items(
     if n_rows > _MOST_ITEM_ROWS:
         raise InputError(f"{n_rows:,} item predictions", fix="choose models with --models")
     chosen, rows, cols, values, rng = _prepared(posterior, models, key, n_draws)
-    noise_sd = _noise_sd(posterior, values)
+    noise_sd = noise_sd_of(posterior, values)
     parts = []
     for block in _blocks(chosen, len(rows) * len(items)):
         psi = np.einsum("dcm,dci->dmi", rows[:, :, block], cols, optimize=True)

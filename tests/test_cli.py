@@ -59,6 +59,26 @@ def test_diagnose_of_a_good_fit(capsys):
     assert capsys.readouterr().out.startswith("GOOD: map converged")
 
 
+def test_diagnose_says_what_children_inherit(capsys):
+    run("diagnose", "svi.nc")
+    out = capsys.readouterr().out
+    assert "children inherit:\n" in out
+    assert "relation  n_children  inherited  lower  upper  median_child\n" in out
+    run("diagnose", "map.nc")
+    assert "inherit" not in capsys.readouterr().out
+
+
+def test_lineage_quality_is_one_table(capsys):
+    fit = ("fit", "responses.parquet", "--lineage", "lineage.csv", "--spec", "directed")
+    assert run(*fit, "--max-steps", 2, "-o", "vb.nc") == 3
+    assert run("diagnose", "vb.nc", "--lineage", "-o", "q.csv") == 3
+    assert "`bayes-lrmf diagnose vb.nc` says what to do" in capsys.readouterr().err
+    columns = "kind model other relation distance tail_probability n_shared agreement reason"
+    assert list(pd.read_csv("q.csv")) == columns.split()
+    run("diagnose", "vb.nc", "--lineage")
+    assert capsys.readouterr().out.startswith(",".join(columns.split()))
+
+
 def test_benchmark_table_holds_every_model_with_intervals(capsys):
     assert run("predict", "svi.nc", "-o", "b.csv") == 0
     assert "96 rows written to b.csv" in capsys.readouterr().err

@@ -293,6 +293,14 @@ def test_newer_format_missing_file_and_folder(command, refused, fitted, folder):
     assert_words(refused(command, folder), ("is a folder", "name a file"))
 
 
+def test_lineage_quality_of_a_point_and_a_verdict_as_a_file(refused, fitted):
+    shutil.copy(fitted / "p.nc", "p.nc")
+    line = refused("diagnose", "p.nc", "--lineage")
+    assert_words(line, ("a point estimate has no draws", "fit with method vb"))
+    line = refused("diagnose", "p.nc", "-o", "t.csv")
+    assert_words(line, ("t.csv", "a verdict is not a table", "add --lineage"))
+
+
 # --- commands and options ---
 
 USAGE = {
