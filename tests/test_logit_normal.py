@@ -68,7 +68,9 @@ def test_tables_sum_over_observed_cells(rng):
     sd = np.array([0.0, 0.1, 0.5, 0.5, 1.0, 0.2])
     seen = np.nonzero(n)
     psi = rows.T @ cols
-    expected = sum(by_quadrature(psi[u, i], k[u, i], n[u, i], sd[i]) for u, i in zip(*seen))
+    expected = sum(
+        by_quadrature(psi[u, i], k[u, i], n[u, i], sd[i]) for u, i in zip(*seen, strict=True)
+    )
     with jax.enable_x64(True):
         given = jnp.asarray(rows), jnp.asarray(cols), None
         for table in (CountTable(k, n), SparseTable.from_cells(*seen, k[seen], n[seen])):
