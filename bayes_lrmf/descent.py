@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,7 +23,16 @@ from bayes_lrmf.directed import (
 from bayes_lrmf.scale_mixture import SCALE_GRID, central_shares
 from bayes_lrmf.spec import Spec
 
-__all__ = ["ascend", "central_scales", "descend", "n_effects", "wave_basis", "white_steps"]
+__all__ = [
+    "StepUnits",
+    "ascend",
+    "central_scales",
+    "descend",
+    "n_effects",
+    "step_units",
+    "wave_basis",
+    "white_steps",
+]
 
 _POOLED_EFFECT_STEPS = 2.0
 _N_WAVES = 12
@@ -116,7 +126,7 @@ def _factor_roots(spec: Spec) -> jax.Array:
 
 
 def _effect_variances(spec: Spec, n: int) -> jax.Array:
-    """Return variances of the effects' steps, shape (n_steps, E), each scaled inverse chi-square."""
+    """Return variances of the effects' steps, shape (n_steps, E)."""
     if not n:
         return jnp.zeros((len(STEPS), 0))
     freedom = np.array([_POOLED_EFFECT_STEPS] + [EFFECT_STEPS] * len(STEPS))
@@ -160,11 +170,11 @@ def white_steps(log_shares: Any, tail: Any, size: int | None) -> dist.Distributi
     size : int or None
         Dimensions that share one scale; None for a scalar.
     """
-    event = () if size is None else (size,)
+    event: tuple[int, ...] = () if size is None else (size,)
     if tail is not None and size is None:
         return dist.StudentT(tail)
-    if tail is not None:
-        return dist.MultivariateStudentT(tail, jnp.zeros(event), jnp.eye(event[0]))
+    if tail is not None and size is not None:
+        return dist.MultivariateStudentT(tail, jnp.zeros(size), jnp.eye(size))
     sd = jnp.sqrt(jnp.asarray(SCALE_GRID))
     part = dist.Normal(0.0, sd[(...,) + (None,) * len(event)])
     part = part.expand((*log_shares.shape, *event)).to_event(len(event))
@@ -195,16 +205,54 @@ def _means(design: Design, spec: Spec, roots: jax.Array, variance: jax.Array) ->
     return coefficient, jnp.concatenate([jnp.zeros((1, *drift.shape[1:])), drift])
 
 
+@dataclass(frozen=True, eq=False)
+class StepUnits:
+    """What turns white steps into steps, by kind of step.
+
+    Attributes
+    ----------
+    roots : array, shape (n_steps, K, K)
+        Square roots of the covariances of the factors.
+    variance : array, shape (n_steps, E)
+    log_shares : array, shape (2, n_steps, n_classes)
+        Of factors and of effects.
+    tail : array, shape (2, n_steps)
+    coefficient : array, shape (n_columns, K + E)
+    drift : array, shape (n_steps, n_kinds, K + E)
+    """
+
+    roots: jax.Array
+    variance: jax.Array
+    log_shares: jax.Array
+    tail: jax.Array
+    coefficient: jax.Array
+    drift: jax.Array
+
+    def centre(self, design: Design) -> jax.Array:
+        """Return the mean step of each core node, shape (n_core, K + E)."""
+        known, step = design.covariates, design.directed.step
+        assert known is not None
+        columns, kind = known.values[: len(step)], known.kind[: len(step)]
+        return jnp.where((step == 0)[:, None], columns @ self.coefficient, self.drift[step, kind])
+
+
+def step_units(design: Design, spec: Spec) -> StepUnits:
+    """Draw the scales and the means of the steps, as `descend` says."""
+    roots, variance = _factor_roots(spec), _effect_variances(spec, n_effects(design, spec))
+    log_shares, tail = _shapes(spec)
+    return StepUnits(roots, variance, log_shares, tail, *_means(design, spec, roots, variance))
+
+
 def descend(design: Design, spec: Spec) -> dict[str, Any]:
     r"""Draw the scales of the steps and the steps, and walk down the lineage.
 
     Everything is sampled in units in which its prior is nearly white. With freedom
     a = 2 (K + 1) of relations and K + 1 of what they have in common,
 
-    - the precision of a relation's steps is Wishart with mean that of the pooled ones,
-      :math:`S_r^{-1} \sim W(a, P^{-1} / a)`: as if a more steps of the pooled covariance P had been
-      seen, the strength that `fit_vb` gives it. :math:`P^{-1} \sim W(K + 1, I / ((K + 1) \sigma^2))`
-      with sigma the `step_sd`; roots likewise around ``factor_sd^2 I``;
+    - the precision of a relation's steps is Wishart around the pooled one,
+      :math:`S_r^{-1} \sim W(a, P^{-1} / a)`: as if a more steps of the pooled covariance P had
+      been seen, the strength that `fit_vb` gives it. :math:`P^{-1} \sim W(K + 1, I / (K + 1) /
+      \sigma^2)` with sigma the `step_sd`; roots have W(a, .) around ``factor_sd^2 I``;
     - variances of effects are scaled inverse chi-square with 10 degrees of freedom around a pooled
       one with 2, around ``step_sd^2``; of roots around ``benchmark_sd^2``;
     - a drift by relation is N(0, S_r / 2), those by kind of child N(that, S_r / 2); coefficients of
@@ -220,24 +268,20 @@ def descend(design: Design, spec: Spec) -> dict[str, Any]:
         as the spec has them, and the attributes of `StepScales`, ``step_drift`` and so on.
     """
     k, e, *_ = _sizes(design, spec)
-    graph, known = design.directed, design.covariates
-    assert known is not None
-    roots, variance = _factor_roots(spec), _effect_variances(spec, e)
-    log_shares, tail = _shapes(spec)
-    coefficient, drift = _means(design, spec, roots, variance)
+    graph = design.directed
+    units = step_units(design, spec)
+    roots, variance, log_shares, tail = units.roots, units.variance, units.log_shares, units.tail
     step, mixed = graph.step, spec.step_shape == "mixture"
     of_factors = white_steps(log_shares[0, step], None if mixed else tail[0, step], k)
     white = numpyro.sample("white_factor", of_factors.to_event(1))
     moved = [jnp.einsum("nij,nj->ni", roots[step], white)]
     if e:
-        shares = jnp.broadcast_to(log_shares[1, step][:, None], (len(step), e, len(SCALE_GRID)))
+        n_classes = len(SCALE_GRID)
+        shares = jnp.broadcast_to(log_shares[1, step][:, None], (len(step), e, n_classes))
         tails = None if mixed else jnp.broadcast_to(tail[1, step][:, None], (len(step), e))
         white = numpyro.sample("white_effect", white_steps(shares, tails, None).to_event(2))
         moved.append(jnp.sqrt(variance[step]) * white)
-    is_root = (step == 0)[:, None]
-    columns, kind = known.values[: len(step)], known.kind[: len(step)]
-    centre = jnp.where(is_root, columns @ coefficient, drift[step, kind])
-    fields = (jnp.concatenate(moved, axis=1) + centre).T
+    fields = (jnp.concatenate(moved, axis=1) + units.centre(design)).T
     for edges in graph.levels:
         weight = jnp.asarray(graph.weight[edges], fields.dtype)
         fields = fields.at[:, graph.child[edges]].add(weight * fields[:, graph.parent[edges]])
@@ -248,8 +292,8 @@ def descend(design: Design, spec: Spec) -> dict[str, Any]:
         out["effect_unit"] = fields[k + int(spec.ability) :]
     shares = jnp.exp(log_shares)
     return out | {
-        "step_coefficient": coefficient,
-        "step_drift": drift,
+        "step_coefficient": units.coefficient,
+        "step_drift": units.drift,
         "step_factor_covariance": roots @ roots.mT,
         "step_effect_variance": variance,
         "step_factor_shares": shares[0],
@@ -271,7 +315,7 @@ def ascend(
     scales : StepScales
         Shares of a mixture are not inverted: their sites are those of the central ones.
     """
-    k, _, _, n_kinds = _sizes(design, spec)
+    k = spec.rank
     graph, known = design.directed, design.covariates
     assert known is not None
     out = central_scales(design, spec)

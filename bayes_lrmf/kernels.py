@@ -356,7 +356,8 @@ class SparseTable:
         Parameters are those of `CountTable.log_likelihood`.
         """
         blocks = (self.rows, self.cols, self.successes, self.trials)
-        return self._scan(tuple(jnp.asarray(b) for b in blocks), rows, cols, concentration, noise_sd)
+        arrays = tuple(jnp.asarray(b) for b in blocks)
+        return self._scan(arrays, rows, cols, concentration, noise_sd)
 
     def estimate(
         self,

@@ -10,7 +10,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 
-from bayes_lrmf.descent import ascend
+from bayes_lrmf.block_elimination import BlockFactor
+from bayes_lrmf.descent import ascend, step_units
 from bayes_lrmf.design import Design
 from bayes_lrmf.directed import StepScales
 from bayes_lrmf.inference.map import objective
@@ -22,6 +23,7 @@ from bayes_lrmf.variational import VariationalState
 __all__ = ["CurvatureCoordinates"]
 
 _LEAST_CURVATURE = 0.25
+_TOLD = 0.3
 _HESSIAN_COLUMNS = 16
 
 
@@ -29,9 +31,11 @@ class CurvatureCoordinates:
     """Linear coordinates of the sites of a directed program, nearly round at a reference.
 
     Steps are white a priori (`descend`), and far from it once responses tell where models are.
-    The Hessian of the negative log density at the reference undoes that; directions in which it is
-    flatter than a quarter of a standard normal are taken to be that flat. Rotations of the factors
-    are taken out by a slice through them. Memory is quadratic in the number of coordinates.
+    Steps that these tell well are in fixed units, so that a new scale does not move them; others
+    stay in units of their scale. The Hessian of the negative log density at the reference undoes
+    the correlations; directions in which it is flatter than a quarter of a standard normal are
+    taken to be that flat. Rotations of the factors are taken out by a slice through them. Memory is
+    quadratic in the number of coordinates.
 
     Parameters
     ----------
@@ -58,10 +62,46 @@ class CurvatureCoordinates:
         size = np.maximum(size, 0.1 * np.sqrt(design.n_items))
         self.rotation = RotationSlice((left * size) @ right, 1.0)
         reference["loading"] = jnp.asarray(self.rotation.reference)
+        self.told = self._told(state, scales)
+        self.start_units = self._units(sites)
         self.reference, self.unravel = ravel_pytree(reference)
         curvature = self._hessian()
         value, vector = np.linalg.eigh(curvature)
         self.unit = vector / np.sqrt(np.maximum(value, _LEAST_CURVATURE))
+
+    def _told(self, state: VariationalState, scales: StepScales) -> tuple[np.ndarray, np.ndarray]:
+        """Return which steps of factors (n_core,) and of effects (n_core, E) responses tell."""
+        v, graph = state.values, self.design.directed
+        factor = BlockFactor(v["model_root"].astype(float), v["model_lower"].astype(float))
+        spread = graph.step_covariance(*graph.blocks.selected_inverse(factor))
+        k, step = self.spec.rank, graph.step
+        within = spread[:, :k, :k] * np.linalg.inv(scales.factor_covariance)[step]
+        of_effects = np.diagonal(spread, axis1=1, axis2=2)[:, k:]
+        share = of_effects / scales.effect_variance[step]
+        return within.sum((1, 2)) / k < _TOLD, share < _TOLD
+
+    def _units(self, sites: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """Return roots (n_core, K, K), sd of effects (n_core, E) and centres (n_core, K + E)."""
+        fixed = handlers.substitute(step_units, data=sites)
+        units = handlers.seed(fixed, jax.random.key(0))(self.design, self.spec)
+        step = self.design.directed.step
+        return units.roots[step], jnp.sqrt(units.variance[step]), units.centre(self.design)
+
+    def _whitened(self, sites: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """Return white steps from those in fixed units where they are told, and the Jacobian."""
+        (root, sd, centre), (root0, sd0, centre0) = self._units(sites), self.start_units
+        k, (told, told_e) = self.spec.rank, self.told
+        shift = centre0 - centre
+        moved = jnp.einsum("nij,nj->ni", root0, sites["white_factor"]) + shift[:, :k]
+        white = jnp.linalg.solve(root, moved[..., None])[..., 0]
+        out = {"white_factor": jnp.where(told[:, None], white, sites["white_factor"])}
+        change = jnp.linalg.slogdet(root0)[1] - jnp.linalg.slogdet(root)[1]
+        jacobian = jnp.where(told, change, 0.0).sum()
+        if told_e.size:
+            white = (sd0 * sites["white_effect"] + shift[:, k:]) / sd
+            out["white_effect"] = jnp.where(told_e, white, sites["white_effect"])
+            jacobian = jacobian + jnp.where(told_e, jnp.log(sd0 / sd), 0.0).sum()
+        return out, jacobian
 
     def _hessian(self) -> np.ndarray:
         slope = jax.grad(lambda flat: -self._log_density(flat))
@@ -86,7 +126,8 @@ class CurvatureCoordinates:
         own, along = self.rotation.split(sites["loading"] - self.rotation.reference)
         sites["loading"] = self.rotation.reference + own
         jacobian = jacobian + self.rotation.log_volume(sites["loading"])
-        return sites, jacobian - 0.5 * (along**2).sum()
+        white, change = self._whitened(sites)
+        return sites | white, jacobian + change - 0.5 * (along**2).sum()
 
     def _log_density(self, flat: Any) -> Any:
         sites, jacobian = self._sites(flat)
