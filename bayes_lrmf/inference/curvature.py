@@ -16,14 +16,14 @@ from bayes_lrmf.design import Design
 from bayes_lrmf.directed import StepScales
 from bayes_lrmf.inference.map import objective
 from bayes_lrmf.inference.rotation import RotationSlice
-from bayes_lrmf.program import hyperparameters, program
+from bayes_lrmf.program import fixed_hyperparameters, hyperparameters, program
 from bayes_lrmf.spec import Spec
 from bayes_lrmf.variational import VariationalState
 
 __all__ = ["CurvatureCoordinates"]
 
 _LEAST_CURVATURE = 0.25
-_TOLD = 0.3
+_TOLD = 0.1
 _HESSIAN_COLUMNS = 16
 
 
@@ -49,12 +49,11 @@ class CurvatureCoordinates:
         centre = {n: jnp.asarray(v, float) for n, v in state.centre().items()}
         fields = np.asarray(state.values["model_mean"], float)
         scales = StepScales.from_values(state.values)
-        sites = centre | ascend(design, spec, fields, scales)
-        seeded = handlers.seed(handlers.substitute(program, data=sites), jax.random.key(0))
-        trace = handlers.trace(seeded).get_trace(design, spec)
-        names = [n for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]]
+        fixed = {n: jnp.asarray(v) for n, v in fixed_hyperparameters(design, spec).items()}
+        sites = fixed | centre | ascend(design, spec, fields, scales)
+        names = self._names()
         self.positive = [n for n in hyperparameters(design, spec) if n in names]
-        reference = {n: jnp.asarray(trace[n]["value"], float) for n in names}
+        reference = {n: jnp.asarray(sites[n], float) for n in names}
         reference |= {n: jnp.log(reference[n]) for n in self.positive}
         loading = np.asarray(reference["loading"])
         left, size, right = np.linalg.svd(loading, full_matrices=False)
@@ -63,11 +62,24 @@ class CurvatureCoordinates:
         self.rotation = RotationSlice((left * size) @ right, 1.0)
         reference["loading"] = jnp.asarray(self.rotation.reference)
         self.told = self._told(state, scales)
-        self.start_units = self._units(sites)
+        self.start_units = jax.jit(self._units)(sites)
         self.reference, self.unravel = ravel_pytree(reference)
         curvature = self._hessian()
         value, vector = np.linalg.eigh(curvature)
         self.unit = vector / np.sqrt(np.maximum(value, _LEAST_CURVATURE))
+
+    def _names(self) -> list[str]:
+        """Return the names of the sites."""
+        found: list[str] = []
+
+        def names() -> None:
+            seeded = handlers.seed(program, jax.random.key(0))
+            trace = handlers.trace(seeded).get_trace(self.design, self.spec)
+            sampled = [n for n, s in trace.items() if s["type"] == "sample"]
+            found.extend(n for n in sampled if not trace[n]["is_observed"])
+
+        jax.eval_shape(names)
+        return found
 
     def _told(self, state: VariationalState, scales: StepScales) -> tuple[np.ndarray, np.ndarray]:
         """Return which steps of factors (n_core,) and of effects (n_core, E) responses tell."""
