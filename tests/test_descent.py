@@ -64,24 +64,33 @@ def small_design(rng, shape="student_t", rank=2, trials=20, likelihood="logit_no
 
 def random_sites(design, spec, rng):
     """Return values of every site of the program, not at any special point."""
-    seeded = handlers.trace(handlers.seed(program, jax.random.key(0)))
-    trace = seeded.get_trace(design, spec)
+    shapes = {}
+
+    def traced():
+        trace = handlers.trace(handlers.seed(program, jax.random.key(0))).get_trace(design, spec)
+        sampled = {n: s for n, s in trace.items() if s["type"] == "sample" and n != "responses"}
+        shapes.update({n: np.shape(s["value"]) for n, s in sampled.items()})
+
+    jax.eval_shape(traced)
     sites = {}
-    for name, site in trace.items():
-        if site["type"] == "sample" and name != "responses":
-            sites[name] = 0.5 * rng.normal(size=np.shape(site["value"]))
-            if name in ("intercept_sd", "overdispersion_sd"):
-                # Little noise, of which quadrature leaves next to no error.
-                sites[name] = 0.2 * np.exp(sites[name])
-            elif name.endswith("log_square"):
-                sites[name] += np.log(6.0)
+    for name, shape in shapes.items():
+        sites[name] = 0.5 * rng.normal(size=shape)
+        if name in ("intercept_sd", "overdispersion_sd"):
+            # Little noise, of which quadrature leaves next to no error.
+            sites[name] = 0.2 * np.exp(sites[name])
+        elif name.endswith("log_square"):
+            sites[name] += np.log(6.0)
     return sites
 
 
 def values_at(design, spec, sites):
-    seeded = handlers.seed(handlers.substitute(program, data=sites), jax.random.key(0))
-    trace = handlers.trace(seeded).get_trace(design, spec)
-    return {n: np.asarray(s["value"]) for n, s in trace.items() if s["type"] == "deterministic"}
+    @jax.jit
+    def made(sites):
+        seeded = handlers.seed(handlers.substitute(program, data=sites), jax.random.key(0))
+        trace = handlers.trace(seeded).get_trace(design, spec)
+        return {n: s["value"] for n, s in trace.items() if s["type"] == "deterministic"}
+
+    return {name: np.asarray(value) for name, value in made(sites).items()}
 
 
 def log_wishart(bartlett_log_square, below, freedom):
@@ -120,7 +129,7 @@ def test_density_is_that_of_dense_matrices(shape, rng):
         sites = random_sites(design, spec, rng)
         # Steps far out, where tails matter.
         sites["white_factor"][3] += 4.0
-        found = float(log_density(program, (design, spec), {}, sites)[0])
+        found = float(jax.jit(lambda s: log_density(program, (design, spec), {}, s)[0])(sites))
         values = values_at(design, spec, sites)
     k, e, n = 2, 2, len(NODES)
     covariance, expected = covariances(spec, sites, k)
