@@ -59,7 +59,10 @@ def _table(name: str) -> tuple[Any, dict[str, int]]:
 
 
 def _report(vb: Any, nuts: Any, *, evaluated: list[str]) -> None:
-    """Print by kind of cell: gap of the means, ratio of sd, error of both."""
+    """Print by kind of cell: gap of the means, ratio of sd, error and coverage of both.
+
+    The truth has no noise on its log-odds, so intervals of counts should cover more than 90 %.
+    """
     import numpy as np
 
     cold = ~nuts["model"].isin(evaluated)
@@ -68,10 +71,12 @@ def _report(vb: Any, nuts: Any, *, evaluated: list[str]) -> None:
         a, b = vb[at], nuts[at]
         gap = np.sqrt(np.mean((a["mean"] - b["mean"]) ** 2))
         ratio = (a["sd"] / b["sd"]).mean()
+        inside = [t["probability"].between(t["lower"], t["upper"]).mean() for t in (a, b)]
         errors = [np.sqrt(np.mean((t["mean"] - t["probability"]) ** 2)) for t in (a, b)]
         print(
             f"{label:9s} {at.sum():6d} cells: RMS gap of means {gap:.4f}, mean ratio of sd "
-            f"{ratio:.2f}; RMSE vb {errors[0]:.4f}, nuts {errors[1]:.4f}",
+            f"{ratio:.2f}; RMSE vb {errors[0]:.4f}, nuts {errors[1]:.4f}; 90 % intervals cover "
+            f"vb {inside[0]:.3f}, nuts {inside[1]:.3f}",
             flush=True,
         )
 

@@ -9,13 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from scipy.special import gammaln
 
 from bayes_lrmf.design import make_design
 from bayes_lrmf.inference.curvature import CurvatureCoordinates
+from bayes_lrmf.inference.nuts import fit_nuts
 from bayes_lrmf.inference.vb import fit_vb
+from bayes_lrmf.logit_normal import logit_normal
+from bayes_lrmf.predict import predict_items
 from bayes_lrmf.program import components
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
+from bayes_lrmf.storage import read_posterior, write_posterior
 
 
 def fitted(rank, shape="student_t"):
@@ -78,3 +83,32 @@ def test_psi_of_two_factors_is_kept_in_the_slice():
         c = CurvatureCoordinates(design, other, vb.state)
         assert "concentration" in c.positive
         assert np.isfinite(c.unit).all()
+
+
+@pytest.mark.slow
+def test_draws_survive_a_file_and_predict_models_without_responses(tmp_path):
+    spec = dataclasses.replace(read_spec("mixture"), rank=1)
+    data = simulate(spec, key=jax.random.key(2), n_models=20, n_items=6, trials=30, cold_share=0.4)
+    design = make_design(data.responses, spec, lineage=data.lineage)
+    drawn = fit_nuts(design, spec, key=jax.random.key(0), num_warmup=20, num_samples=20)
+    write_posterior(drawn, tmp_path / "p.nc")
+    kept = read_posterior(tmp_path / "p.nc")
+    for name, value in drawn.state.values.items():
+        np.testing.assert_array_equal(kept.state.values[name], value)
+    a, b = (predict_items(p, key=jax.random.key(1)) for p in (drawn, kept))
+    np.testing.assert_allclose(a["mean"], b["mean"], atol=1e-6)
+    spread = a.groupby("model")["sd"].mean()
+    cold = ~spread.index.isin(design.responses.models)
+    assert cold.any()
+    assert spread[cold].mean() > spread[~cold].mean()
+    # The log-likelihood of a cell has the noise integrated out.
+    tree = drawn.datatree()
+    found = np.asarray(tree["log_likelihood"]["response"])[0, 0]
+    values = {n: v[0, 0] for n, v in drawn.state.values.items()}
+    rows, cols = components(design, values)
+    cells = design.responses.to_cells()
+    psi = (np.asarray(rows)[:, cells.rows] * np.asarray(cols)[:, cells.cols]).sum(0)
+    sd = values["overdispersion_sd"][design.benchmark_index[cells.cols]]
+    k, n = cells.successes, cells.trials
+    coefficient = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    np.testing.assert_allclose(found, logit_normal(psi, k, n, sd) + coefficient, atol=1e-3)
