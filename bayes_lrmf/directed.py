@@ -14,10 +14,31 @@ from bayes_lrmf.covariates import Covariates
 from bayes_lrmf.lineage import RELATIONS, Lineage
 from bayes_lrmf.scale_mixture import SCALE_GRID
 
-__all__ = ["STEPS", "DirectedGraph", "StepScales", "step_index"]
+__all__ = [
+    "DRIFT_STEPS",
+    "EFFECT_STEPS",
+    "STEPS",
+    "TAIL_LOG_SD",
+    "DirectedGraph",
+    "StepScales",
+    "covariance_steps",
+    "step_index",
+]
 
 STEPS = ("root", *RELATIONS)
 """Kinds of steps: of a model without recorded parents, then by relation to the parents."""
+
+DRIFT_STEPS = 2.0
+"""Steps that the prior of a drift or a coefficient is worth."""
+EFFECT_STEPS = 10.0
+"""Steps that the prior of an effect's variance is worth, by kind of step."""
+TAIL_LOG_SD = 0.5
+"""Standard deviation of the logarithm of tails around the pooled one."""
+
+
+def covariance_steps(rank: int) -> float:
+    """Return the steps that the prior of the factors' covariance is worth, by kind of step."""
+    return 2.0 * (rank + 1)
 
 
 def step_index(lineage: Lineage) -> np.ndarray:
@@ -65,6 +86,19 @@ class DirectedGraph:
         rows = np.concatenate([self.child, self.parent[self.first]])
         cols = np.concatenate([self.parent, self.parent[self.second]])
         return block_elimination(self.n_nodes, rows, cols)
+
+    @cached_property
+    def levels(self) -> list[np.ndarray]:
+        """Edges by the generation of their child, so that parents are done before children."""
+        depth = np.zeros(self.n_nodes, np.int64)
+        while True:
+            deeper = depth.copy()
+            np.maximum.at(deeper, self.child, depth[self.parent] + 1)
+            if (deeper == depth).all():
+                break
+            depth = deeper
+        of_edge = depth[self.child]
+        return [np.flatnonzero(of_edge == d) for d in range(1, int(depth.max(initial=0)) + 1)]
 
     @cached_property
     def _located(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:

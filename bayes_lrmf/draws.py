@@ -62,7 +62,7 @@ def rows_and_columns(
     rows[:, :, n_core:] = 1.0
     n_fields = core.shape[1] - ("intercept" in values)
     if spec.lineage == "directed":
-        _step_down(posterior, rows[:, :n_fields], rng)
+        _step_down(posterior, values, rows[:, :n_fields], rng)
         return rows, cols
     sd, kappa, scale = _field_parameters(design, spec, values, n_fields)
     noise: Any = 0.0
@@ -118,11 +118,23 @@ def _with_ancestors(design: Design, chosen: np.ndarray) -> tuple[Design, np.ndar
     return dataclasses.replace(design, periphery=near, covariates=known), place[chosen]
 
 
-def _step_down(posterior: Posterior, fields: np.ndarray, rng: np.random.Generator) -> None:
-    """Fill in the periphery, parents before children, by steps of the directed prior."""
+def _step_down(
+    posterior: Posterior,
+    values: Mapping[str, np.ndarray],
+    fields: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Fill in the periphery, parents before children, by steps of the directed prior.
+
+    A sampler gives every draw scales of its own, `fit_vb` the same to all.
+    """
     design, known = posterior.design, posterior.design.covariates
     assert known is not None
-    scales = StepScales.from_values(posterior.state.values)
+    if "step_drift" in values:
+        parts = [{n: v[d] for n, v in values.items()} for d in range(len(fields))]
+        of_draws = [(slice(d, d + 1), StepScales.from_values(v)) for d, v in enumerate(parts)]
+    else:
+        of_draws = [(slice(None), StepScales.from_values(posterior.state.values))]
     step, periphery = step_index(design.periphery), design.periphery
     for nodes, edges in _levels(design):
         child, parent = periphery.child[edges], periphery.parent[edges]
@@ -133,9 +145,11 @@ def _step_down(posterior: Posterior, fields: np.ndarray, rng: np.random.Generato
         )
         for draw in fields:
             draw[:, nodes] = (pull @ draw.T).T
-        fields[:, :, nodes] += scales.centre(step[nodes], known, nodes).T
-        if not posterior.is_point:
-            fields[:, :, nodes] += scales.draw(step[nodes], len(fields), rng)
+        for at_draws, scales in of_draws:
+            some = fields[at_draws]
+            some[:, :, nodes] += scales.centre(step[nodes], known, nodes).T
+            if not posterior.is_point:
+                some[:, :, nodes] += scales.draw(step[nodes], len(some), rng)
 
 
 def _field_parameters(

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayes_lrmf.logit_normal import logit_normal
+
 __all__ = ["BinaryTable", "CountTable", "SparseTable", "beta_binomial", "log_gamma"]
 
 _BLOCK_CELLS = 2**18
@@ -150,20 +152,28 @@ class BinaryTable:
 
     values: np.ndarray
 
-    def log_likelihood(self, rows: jax.Array, cols: jax.Array, concentration: Any) -> jax.Array:
+    def log_likelihood(
+        self, rows: jax.Array, cols: jax.Array, concentration: Any, noise_sd: Any = None
+    ) -> jax.Array:
         """Return the total log-likelihood of psi = rows' cols.
 
         Parameters
         ----------
         rows : array, shape (n_components, n_models)
         cols : array, shape (n_components, n_items)
-        concentration : ignored
+        concentration, noise_sd : ignored
             A single trial has no over-dispersion.
         """
         return _binary(rows, cols, _blocks(self.values), self.values.shape[0])
 
     def estimate(
-        self, key: jax.Array, rows: jax.Array, cols: jax.Array, concentration: Any, n_batches: int
+        self,
+        key: jax.Array,
+        rows: jax.Array,
+        cols: jax.Array,
+        concentration: Any,
+        n_batches: int,
+        noise_sd: Any = None,
     ) -> jax.Array:
         """Return an unbiased estimate of `log_likelihood` from a random 1 / n_batches of items."""
         n_items = self.values.shape[1]
@@ -234,8 +244,10 @@ def _binary_scan(rows: Any, cols: Any, blocks: Any, n_rows: int, *, gradient: bo
 
 
 def _cell_likelihood(
-    psi: jax.Array, successes: jax.Array, trials: jax.Array, concentration: jax.Array | None
+    psi: jax.Array, successes: jax.Array, trials: jax.Array, concentration: Any, noise_sd: Any
 ) -> jax.Array:
+    if noise_sd is not None:
+        return logit_normal(psi, successes, trials, noise_sd)
     if concentration is None:
         return successes * psi - trials * jax.nn.softplus(psi)
     return beta_binomial(psi, successes, trials, concentration)
@@ -254,7 +266,9 @@ class CountTable:
     successes: np.ndarray
     trials: np.ndarray
 
-    def log_likelihood(self, rows: jax.Array, cols: jax.Array, concentration: Any) -> jax.Array:
+    def log_likelihood(
+        self, rows: jax.Array, cols: jax.Array, concentration: Any, noise_sd: Any = None
+    ) -> jax.Array:
         """Return the total log-likelihood of psi = rows' cols, without binomial coefficients.
 
         Parameters
@@ -262,12 +276,15 @@ class CountTable:
         rows : array, shape (n_components, n_models)
         cols : array, shape (n_components, n_items)
         concentration : array, shape (n_items,), or None
-            None for the Binomial.
+            alpha + beta of Beta-Binomial counts.
+        noise_sd : array, shape (n_items,), or None
+            Of normal noise on the log-odds; counts are Binomial with neither.
         """
         psi = rows.T @ cols
         k, n = jnp.asarray(self.successes, psi.dtype), jnp.asarray(self.trials, psi.dtype)
         if concentration is None:
-            return _cell_likelihood(psi, k, n, None).sum()
+            noise = None if noise_sd is None else jnp.broadcast_to(noise_sd, psi.shape)
+            return _cell_likelihood(psi, k, n, None, noise).sum()
         item, trials, times = self._distinct
         total = times @ _log_rise(concentration[item], jnp.asarray(trials, psi.dtype))
         return _outcome(psi, jnp.broadcast_to(concentration, psi.shape), k, n - k).sum() - total
@@ -282,10 +299,16 @@ class CountTable:
         return items.astype(np.int32), trials, times.astype(float)
 
     def estimate(
-        self, key: jax.Array, rows: jax.Array, cols: jax.Array, concentration: Any, n_batches: int
+        self,
+        key: jax.Array,
+        rows: jax.Array,
+        cols: jax.Array,
+        concentration: Any,
+        n_batches: int,
+        noise_sd: Any = None,
     ) -> jax.Array:
         """Return `log_likelihood`: tables of counts are small."""
-        return self.log_likelihood(rows, cols, concentration)
+        return self.log_likelihood(rows, cols, concentration, noise_sd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,37 +348,48 @@ class SparseTable:
             blocked(trials, np.float32),
         )
 
-    def log_likelihood(self, rows: jax.Array, cols: jax.Array, concentration: Any) -> jax.Array:
+    def log_likelihood(
+        self, rows: jax.Array, cols: jax.Array, concentration: Any, noise_sd: Any = None
+    ) -> jax.Array:
         """Return the total log-likelihood of psi = rows' cols, without binomial coefficients.
 
         Parameters are those of `CountTable.log_likelihood`.
         """
         blocks = (self.rows, self.cols, self.successes, self.trials)
-        return self._scan(tuple(jnp.asarray(b) for b in blocks), rows, cols, concentration)
+        arrays = tuple(jnp.asarray(b) for b in blocks)
+        return self._scan(arrays, rows, cols, concentration, noise_sd)
 
     def estimate(
-        self, key: jax.Array, rows: jax.Array, cols: jax.Array, concentration: Any, n_batches: int
+        self,
+        key: jax.Array,
+        rows: jax.Array,
+        cols: jax.Array,
+        concentration: Any,
+        n_batches: int,
+        noise_sd: Any = None,
     ) -> jax.Array:
         """Return an unbiased estimate of `log_likelihood` from one random block of cells."""
         n_blocks = len(self.rows)
         at = jax.random.randint(key, (), 0, n_blocks)
         blocks = (self.rows, self.cols, self.successes, self.trials)
         one = tuple(jnp.asarray(b)[at][None] for b in blocks)
-        return n_blocks * self._scan(one, rows, cols, concentration)
+        return n_blocks * self._scan(one, rows, cols, concentration, noise_sd)
 
-    def _scan(self, blocks: Any, rows: Any, cols: Any, concentration: Any) -> jax.Array:
+    def _scan(
+        self, blocks: Any, rows: Any, cols: Any, concentration: Any, noise_sd: Any
+    ) -> jax.Array:
         wide = jnp.promote_types(rows.dtype, jax.dtypes.canonicalize_dtype(jnp.float64))
 
         @jax.checkpoint
-        def block_sum(rows: Any, cols: Any, concentration: Any, block: Any) -> jax.Array:
+        def block_sum(rows: Any, cols: Any, spreads: Any, block: Any) -> jax.Array:
             r, c, k, n = block
             psi = (rows[:, r] * cols[:, c]).sum(0)
-            over = None if concentration is None else concentration[c]
+            over, noise = (None if spread is None else spread[c] for spread in spreads)
             k, n = k.astype(psi.dtype), n.astype(psi.dtype)
-            value = _cell_likelihood(psi, k, n, over)
+            value = _cell_likelihood(psi, k, n, over, noise)
             return jnp.where(n > 0, value, 0.0).sum().astype(wide)
 
         def step(total: jax.Array, block: Any) -> Any:
-            return total + block_sum(rows, cols, concentration, block), None
+            return total + block_sum(rows, cols, (concentration, noise_sd), block), None
 
         return jax.lax.scan(step, jnp.zeros((), wide), blocks)[0]

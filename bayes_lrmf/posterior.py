@@ -24,7 +24,8 @@ from bayes_lrmf.elimination import Elimination
 from bayes_lrmf.gaussian import GraphGaussian
 from bayes_lrmf.gmrf import KAPPA_RANGE
 from bayes_lrmf.kernels import beta_binomial, log_gamma
-from bayes_lrmf.program import components, hyperparameters
+from bayes_lrmf.logit_normal import logit_normal
+from bayes_lrmf.program import components, hyperparameters, noise_of_items
 from bayes_lrmf.responses import Cells
 from bayes_lrmf.spec import Spec
 from bayes_lrmf.variational import VariationalState
@@ -142,6 +143,7 @@ _POSITIVE = (
     "benchmark_sd",
     "intercept_sd",
     "concentration",
+    "overdispersion_sd",
 )
 
 
@@ -276,7 +278,7 @@ class Posterior:
         shaped |= {name: draws[name] for name in hyperparameters(d, self.spec) if name in draws}
         posterior = {n: v.reshape(n_chains, -1, *v.shape[1:]) for n, v in shaped.items()}
         groups: dict[str, Any] = {"posterior": posterior}
-        dims = {"psi": ["cell"], "concentration": ["benchmark"]}
+        dims = {"psi": ["cell"], "concentration": ["benchmark"], "overdispersion_sd": ["benchmark"]}
         coords: dict[str, Any] = {"cell": names, "benchmark": list(d.benchmarks)}
         if self.record.sample_stats:
             groups["sample_stats"] = dict(self.record.sample_stats)
@@ -303,17 +305,21 @@ class Posterior:
             coefficient = jnp.where(n > 1, coefficient, 0.0)
             of_cell = self.design.benchmark_index[cells.cols]
 
-            def one(psi: jax.Array, spread: jax.Array | None) -> jax.Array:
+            def one(psi: jax.Array, spread: Any, noise: Any) -> jax.Array:
                 psi = psi.astype(float)
-                if spread is None:
+                if noise is not None:
+                    sd = noise_of_items(self.design, noise.astype(float))[cells.cols]
+                    value = logit_normal(psi, k, n, sd)
+                elif spread is None:
                     value = k * psi - n * jnp.logaddexp(0.0, psi)
                 else:
                     value = beta_binomial(psi, k, n, spread.astype(float)[of_cell])
                 return (value + coefficient).astype(jnp.float32)
 
-            spreads = draws.get("concentration")
-            arrays = (jnp.asarray(psi), None if spreads is None else jnp.asarray(spreads))
-            return np.asarray(jax.jit(lambda a: jax.lax.map(lambda pair: one(*pair), a))(arrays))
+            spreads = (draws.get(name) for name in ("concentration", "overdispersion_sd"))
+            known = (None if spread is None else jnp.asarray(spread) for spread in spreads)
+            arrays = (jnp.asarray(psi), *known)
+            return np.asarray(jax.jit(lambda a: jax.lax.map(lambda each: one(*each), a))(arrays))
 
 
 def diagnose_draws(posterior: Posterior) -> tuple[bool, str]:

@@ -11,16 +11,16 @@ import numpy as np
 import numpyro
 from numpyro import distributions as dist
 
-from bayes_lrmf.checks import InputError
+from bayes_lrmf.descent import descend
 from bayes_lrmf.design import Design
 from bayes_lrmf.gmrf import LineageGMRF
 from bayes_lrmf.spec import HyperPrior, Spec
 
 __all__ = [
-    "check_program",
     "components",
     "fixed_hyperparameters",
     "hyperparameters",
+    "noise_of_items",
     "observed_rows",
     "program",
 ]
@@ -33,7 +33,7 @@ def hyperparameters(design: Design, spec: Spec) -> dict[str, tuple[HyperPrior, t
     if spec.penalty is not None:
         return {}
     used: dict[str, tuple[HyperPrior, tuple[int, ...]]] = {}
-    # Scales of steps are matrices by relation, not sites.
+    # Scales of steps are matrices by relation: `descend` has them.
     if spec.lineage != "directed":
         used["factor_sd"] = (spec.factor_sd, ())
         if len(design.graph.rows) and spec.lineage == "laplacian":
@@ -49,20 +49,6 @@ def hyperparameters(design: Design, spec: Spec) -> dict[str, tuple[HyperPrior, t
     if spec.likelihood == "logit_normal" and len(design.count_benchmarks):
         used["overdispersion_sd"] = (spec.overdispersion_sd, (len(design.benchmarks),))
     return used
-
-
-def check_program(design: Design, spec: Spec) -> None:
-    """Refuse what the program does not hold, which `fit_vb` alone fits.
-
-    Raises
-    ------
-    InputError
-        For the directed prior, and for logit-normal counts.
-    """
-    if spec.lineage == "directed":
-        raise InputError(f"spec {spec.name} has a directed prior", fix="use method vb")
-    if spec.likelihood == "logit_normal" and len(design.count_benchmarks):
-        raise InputError(f"spec {spec.name} has logit-normal counts", fix="use method vb")
 
 
 def fixed_hyperparameters(design: Design, spec: Spec) -> dict[str, np.ndarray]:
@@ -117,18 +103,33 @@ def _sample_latent(design: Design, spec: Spec) -> dict[str, Any]:
         name: _hyper(name, prior, shape)
         for name, (prior, shape) in hyperparameters(design, spec).items()
     }
+    if spec.lineage == "directed":
+        for name, value in descend(design, spec).items():
+            values[name] = numpyro.deterministic(name, value)
+    else:
+        values |= _sample_field(design, spec, values)
+    return values | _sample_items(design, spec, values)
+
+
+def _sample_field(design: Design, spec: Spec, values: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
     kappa = values.get("kappa")
-    n_groups, of_item = design.n_groups, design.item_groups
     field = _field(design, kappa, values["factor_sd"])
-    values["factor"] = numpyro.sample("factor", field.expand([spec.rank]).to_event(1))
+    out["factor"] = numpyro.sample("factor", field.expand([spec.rank]).to_event(1))
     # Ability and benchmark effects may have next to no variance, a funnel for their values;
     # in units of their standard deviation there is none.
     unit = _field(design, kappa, 1.0)
     if spec.ability:
-        values["ability_unit"] = numpyro.sample("ability_unit", unit)
+        out["ability_unit"] = numpyro.sample("ability_unit", unit)
     if "benchmark_sd" in values:
         effects = unit.expand([len(design.effect_benchmarks)]).to_event(1)
-        values["effect_unit"] = numpyro.sample("effect_unit", effects)
+        out["effect_unit"] = numpyro.sample("effect_unit", effects)
+    return out
+
+
+def _sample_items(design: Design, spec: Spec, hyper: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    n_groups, of_item = design.n_groups, design.item_groups
     centre: Any = 0.0
     if spec.loading_mean:
         mean = dist.Normal(0.0, spec.loading_mean_sd.median)
@@ -148,7 +149,7 @@ def _sample_latent(design: Design, spec: Spec) -> dict[str, Any]:
         values["intercept_mean"] = numpyro.sample("intercept_mean", level.to_event(1))
         values["intercept"] = numpyro.sample(
             "intercept",
-            dist.Normal(values["intercept_mean"][of_item], values["intercept_sd"]).to_event(1),
+            dist.Normal(values["intercept_mean"][of_item], hyper["intercept_sd"]).to_event(1),
         )
     return values
 
@@ -159,7 +160,8 @@ def components(design: Design, values: Values) -> tuple[jax.Array, jax.Array]:
     Parameters
     ----------
     values : mapping
-        Sites of `program`, without batch dimensions.
+        Sites of `program`, without batch dimensions. Under a directed prior ability and effects
+        have units of their own.
 
     Returns
     -------
@@ -172,16 +174,29 @@ def components(design: Design, values: Values) -> tuple[jax.Array, jax.Array]:
     rows, cols = [values["factor"]], [values["loading"]]
     dtype = rows[0].dtype
     if "ability_unit" in values:
-        rows.append((values["ability_sd"] * values["ability_unit"])[None])
+        rows.append((values.get("ability_sd", 1.0) * values["ability_unit"])[None])
         cols.append(jnp.ones((1, design.n_items), dtype))
     if "effect_unit" in values:
-        rows.append(values["benchmark_sd"] * values["effect_unit"])
+        rows.append(values.get("benchmark_sd", 1.0) * values["effect_unit"])
         member = design.benchmark_index == design.effect_benchmarks[:, None]
         cols.append(jnp.asarray(member, dtype))
     if "intercept" in values:
         rows.append(jnp.ones((1, design.n_core), dtype))
         cols.append(values["intercept"][None])
     return jnp.concatenate(rows).astype(dtype), jnp.concatenate(cols).astype(dtype)
+
+
+def noise_of_items(design: Design, overdispersion_sd: Any) -> Any:
+    """Return the noise of the log-odds by item, shape (n_items,): none for items of one trial.
+
+    Parameters
+    ----------
+    overdispersion_sd : array, shape (n_benchmarks,), or None
+    """
+    if overdispersion_sd is None:
+        return None
+    many = design.items["trials"].to_numpy() > 1
+    return jnp.where(many, overdispersion_sd[design.benchmark_index], 0.0)
 
 
 def observed_rows(design: Design, rows: jax.Array) -> jax.Array:
@@ -194,14 +209,14 @@ def program(design: Design, spec: Spec, *, n_batches: int = 1) -> None:
 
     Sites: ``factor`` (K, n_core), ``loading`` (K, n_items), ``loading_mean`` (K, n_groups),
     ``intercept`` (n_items,), ``intercept_mean`` (n_groups,), ``ability_unit`` (n_core,),
-    ``effect_unit`` (n_effects, n_core), and the hyper-parameters that the spec learns.
+    ``effect_unit`` (n_effects, n_core), and the hyper-parameters that the spec learns. Under a
+    directed prior factors and effects are deterministic, and `descend` has the sites.
 
     Parameters
     ----------
     n_batches : int
         With more than one, the likelihood is an unbiased estimate from a random part of the table.
     """
-    check_program(design, spec)
     if spec.penalty is not None:
         values = _sample_penalised(design, spec)
     else:
@@ -210,10 +225,11 @@ def program(design: Design, spec: Spec, *, n_batches: int = 1) -> None:
     concentration = values.get("concentration")
     if concentration is not None:
         concentration = concentration[design.benchmark_index]
+    noise_sd = noise_of_items(design, values.get("overdispersion_sd"))
     seen = observed_rows(design, rows)
     if n_batches == 1:
-        value = design.table.log_likelihood(seen, cols, concentration)
+        value = design.table.log_likelihood(seen, cols, concentration, noise_sd)
     else:
         key = numpyro.prng_key()
-        value = design.table.estimate(key, seen, cols, concentration, n_batches)
+        value = design.table.estimate(key, seen, cols, concentration, n_batches, noise_sd)
     numpyro.factor("responses", value)

@@ -10,9 +10,15 @@ import pandas as pd
 from numpyro import handlers
 
 from bayes_lrmf.checks import InputError, probability, whole_number
+from bayes_lrmf.descent import central_scales
 from bayes_lrmf.design import make_design
 from bayes_lrmf.lineage import Lineage
-from bayes_lrmf.program import components, fixed_hyperparameters, program
+from bayes_lrmf.program import (
+    components,
+    fixed_hyperparameters,
+    noise_of_items,
+    program,
+)
 from bayes_lrmf.responses import Responses, responses_from_frame
 from bayes_lrmf.spec import Spec
 
@@ -99,7 +105,8 @@ def simulate(
     merge_share : float
         Share of the models that are merges of two others; without merges families stay apart.
     sampled_hyperparameters : bool
-        Draw hyper-parameters from their priors; by default they are at their medians.
+        Draw hyper-parameters from their priors; by default they are at their medians, and the
+        scales of a directed prior where `central_scales` puts them.
 
     Raises
     ------
@@ -137,14 +144,18 @@ def simulate(
         }
     )
     design = make_design(responses_from_frame(cells), spec, lineage=lineage)
-    fixed = {} if sampled_hyperparameters else fixed_hyperparameters(design, spec)
+    fixed: dict[str, np.ndarray] = {}
+    if not sampled_hyperparameters:
+        fixed = fixed_hyperparameters(design, spec)
+        if spec.lineage == "directed":
+            fixed |= central_scales(design, spec)
     seeded = handlers.seed(handlers.substitute(program, data=fixed), program_key)
     trace = handlers.trace(seeded).get_trace(design, spec)
     # Those that the spec fixes are no sites of the program, drawn or not.
     values = fixed_hyperparameters(design, spec) | {
         name: np.asarray(site["value"])
         for name, site in trace.items()
-        if site["type"] == "sample" and name != "responses"
+        if site["type"] in ("sample", "deterministic") and name != "responses"
     }
     rows, cols = components(design, values)
     psi = np.asarray(rows.T @ cols, float)
@@ -153,6 +164,9 @@ def simulate(
     if trials > 1 and "concentration" in values:
         spread = np.asarray(values["concentration"])[design.benchmark_index]
         drawn = rng.beta(p * spread + 1e-9, (1 - p) * spread + 1e-9)
+    if trials > 1 and "overdispersion_sd" in values:
+        sd = np.asarray(noise_of_items(design, values["overdispersion_sd"]), float)
+        drawn = 1 / (1 + np.exp(-psi - sd * rng.standard_normal(psi.shape)))
     successes = rng.binomial(trials, np.clip(drawn, 0, 1))
     truth = cells.assign(probability=p.ravel(), successes=successes.ravel())
     truth = truth[["model", "benchmark", "item", "probability", "successes", "trials"]]

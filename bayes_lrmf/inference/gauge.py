@@ -11,6 +11,7 @@ import numpy as np
 from bayes_lrmf.design import Design
 from bayes_lrmf.elimination import Factor
 from bayes_lrmf.inference.map import curvature_scales, evidence, objective
+from bayes_lrmf.inference.rotation import RotationSlice
 from bayes_lrmf.program import hyperparameters
 from bayes_lrmf.spec import Spec
 
@@ -88,7 +89,8 @@ class FixedGauge:
         for name in self.evident.keys() & ref.keys():
             evident = self.evident[name] * hyper[_SD_OF[name]] ** 2
             self.units[name] = self._unit(evident * share, 1.0)
-        self.tangent = self._tangent()
+        self.rotation = RotationSlice(self.own, self.scale["loading"])
+        self.tangent = self.rotation.tangent
         self.coherent = {"loading": self._sheared_loadings()}
         if "intercept" in ref:
             self.coherent["intercept"] = self._shifted_intercepts()
@@ -130,16 +132,6 @@ class FixedGauge:
     def _spread(self, name: str, z: Any) -> Any:
         factor = Factor(*(jnp.asarray(part) for part in self.units[name]))
         return self.design.graph.elimination.solve_upper(factor, z)
-
-    def _tangent(self) -> np.ndarray:
-        """Return an orthonormal basis of the rotations of the reference, (r, K, n_items)."""
-        white = self.own / self.scale["loading"]
-        first, second = np.triu_indices(self.spec.rank, 1)
-        turned = np.zeros((len(first), *white.shape))
-        at = np.arange(len(first))
-        turned[at, first], turned[at, second] = white[second], -white[first]
-        basis = np.linalg.qr(turned.reshape(len(first), white.size).T)[0]
-        return basis.T.reshape(turned.shape)
 
     def _sheared_loadings(self) -> tuple[np.ndarray, np.ndarray]:
         """Return directions of loadings that a linear change of factors undoes, and their stretch.
@@ -191,10 +183,9 @@ class FixedGauge:
         if "factor_sd" in self.learned:
             values["factor_sd"] = values["factor_sd"] * jnp.exp(widen)
         log_narrow = jnp.log(self.step / self._step(values["factor_sd"], values.get("kappa")))
-        along = jnp.tensordot(self.tangent, z["loading"], 2)
-        across = z["loading"] - jnp.tensordot(along, self.tangent, 1)
+        across, along = self.rotation.split(z["loading"])
         own = self.own + scale["loading"] * self._stretched("loading", across)
-        jacobian = self._orbit(own) - 0.5 * (along**2).sum()
+        jacobian = self.rotation.log_volume(own) - 0.5 * (along**2).sum()
         ratio, known = jnp.exp(-log_narrow), self.loading_evidence
         narrowed = jnp.sqrt((1 + known) / (1 + known * ratio**2))
         jacobian = jacobian + self.spec.rank * jnp.log(narrowed).sum()
@@ -236,18 +227,6 @@ class FixedGauge:
             if _SD_OF[name] in self.learned:
                 values[_SD_OF[name]] = sd * jnp.exp(-widen)
         return values, jacobian + sum(jnp.log(values[n]).sum() for n in self.learned)
-
-    def _orbit(self, own: Any) -> Any:
-        """Return the log volume of the orbit of rotations through `own` loadings."""
-        if self.spec.rank == 1:
-            return 0.0
-        square = (own / self.scale["loading"] ** 2) @ self.own.T
-        same = np.eye(self.spec.rank)
-        first, second = np.triu_indices(self.spec.rank, 1)
-        i, j, k, m = first[:, None], second[:, None], first[None], second[None]
-        matrix = square[i, k] * same[j, m] - square[i, m] * same[j, k]
-        matrix = matrix - square[j, k] * same[i, m] + square[j, m] * same[i, k]
-        return jnp.linalg.slogdet(matrix)[1]
 
     def potential(self, z: dict[str, Any]) -> Any:
         """Return the negative log density of the coordinates."""

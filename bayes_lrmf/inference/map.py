@@ -12,14 +12,33 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import log_density
 
-from bayes_lrmf.checks import positive, whole_number
+from bayes_lrmf.checks import InputError, positive, whole_number
 from bayes_lrmf.design import Design
 from bayes_lrmf.posterior import FitRecord, PointState, Posterior
-from bayes_lrmf.program import check_program, fixed_hyperparameters, hyperparameters, program
+from bayes_lrmf.program import (
+    fixed_hyperparameters,
+    hyperparameters,
+    noise_of_items,
+    program,
+)
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.spec import Spec
 
-__all__ = ["curvature_scales", "fit_map", "initial_values", "objective"]
+__all__ = ["curvature_scales", "fit_map", "initial_values", "objective", "refuse_directed"]
+
+
+def refuse_directed(method: str, spec: Spec) -> None:
+    """Refuse a directed prior, for which `method` has no mode and no guide.
+
+    Raises
+    ------
+    InputError
+    """
+    if spec.lineage == "directed":
+        raise InputError(
+            f"method {method} cannot fit the directed prior of spec {spec.name}",
+            fix="use method vb or nuts",
+        )
 
 
 def objective(design: Design, spec: Spec, values: dict[str, Any]) -> jax.Array:
@@ -122,6 +141,9 @@ def evidence(design: Design, hyper: dict[str, Any]) -> tuple[np.ndarray, np.ndar
     if "concentration" in hyper:
         spread = np.asarray(hyper["concentration"])[design.benchmark_index][cells.cols]
         trials = trials * (1 + spread) / (trials + spread)
+    if "overdispersion_sd" in hyper:
+        sd = np.asarray(noise_of_items(design, jnp.asarray(hyper["overdispersion_sd"])))
+        trials = trials / (1 + 0.2 * trials * sd[cells.cols] ** 2)
     by_model = np.bincount(cells.rows, trials, minlength=design.n_evaluated)
     by_item = np.bincount(cells.cols, trials, minlength=design.n_items)
     return 0.2 * by_model, 0.2 * by_item
@@ -172,7 +194,7 @@ def fit_map(
     L-BFGS (Liu & Nocedal 1989, scipy's) with 20 pairs, on parameters in units of a rough posterior
     standard deviation.
     """
-    check_program(design, spec)
+    refuse_directed("map", spec)
     tolerance = positive(tolerance, name="tolerance")
     max_iterations = whole_number(max_iterations, name="max_iterations")
     progress = progress or Progress("map", enabled=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,15 +13,19 @@ from numpyro.infer import NUTS
 
 from bayes_lrmf.checks import InputError, whole_number
 from bayes_lrmf.design import Design
+from bayes_lrmf.inference.curvature import CurvatureCoordinates
 from bayes_lrmf.inference.gauge import FixedGauge
 from bayes_lrmf.inference.svi import fit_svi
+from bayes_lrmf.inference.vb import fit_vb
 from bayes_lrmf.posterior import DrawsState, FitRecord, GaussianState, Posterior, diagnose_draws
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.spec import Spec
+from bayes_lrmf.variational import VariationalState
 
 __all__ = ["fit_nuts"]
 
 _CHUNK = 50
+_START_SWEEPS = 60
 _STATS = {
     "diverging": "diverging",
     "num_steps": "n_steps",
@@ -44,7 +49,8 @@ def fit_nuts(
     """Sample the posterior with NumPyro's NUTS.
 
     Chains run in parallel where JAX was given as many host devices, otherwise vectorised. They
-    start at the mean of a fit by SVI, jittered. The arithmetic is float64.
+    start at the mean of a fit by SVI, of one by VB under a directed prior, jittered. The arithmetic
+    is float64.
 
     Parameters
     ----------
@@ -67,7 +73,8 @@ def fit_nuts(
     Raises
     ------
     InputError
-        For a spec with a penalty, which is a point estimate.
+        For a spec with a penalty, which is a point estimate, or with a directed prior and no
+        intercepts.
     """
     if spec.penalty is not None:
         raise InputError(f"spec {spec.name} is a point estimate", fix="use method map")
@@ -76,10 +83,13 @@ def fit_nuts(
     progress = progress or Progress("nuts", enabled=False)
     started = time.perf_counter()
     svi_key, jitter_key, run_key = jax.random.split(key, 3)
-    around = fit_svi(design, spec, key=svi_key, progress=progress)
-    assert isinstance(around.state, GaussianState)
+    around = _reference(design, spec, svi_key, progress)
     with jax.enable_x64(True):
-        coordinates = FixedGauge(design, spec, around.state.centre())
+        coordinates: FixedGauge | CurvatureCoordinates
+        if isinstance(around, VariationalState):
+            coordinates = CurvatureCoordinates(design, spec, around)
+        else:
+            coordinates = FixedGauge(design, spec, around.centre())
         kernel = NUTS(
             # Compiled apart, it is traced once for the many places that NUTS calls it from.
             potential_fn=jax.jit(coordinates.potential),
@@ -116,6 +126,27 @@ def fit_nuts(
         "nuts", converged, message, sample_stats=sample_stats, seconds=record.seconds
     )
     return Posterior(design, spec, posterior.state, record)
+
+
+def _reference(
+    design: Design, spec: Spec, key: jax.Array, progress: Progress
+) -> GaussianState | VariationalState:
+    """Return a fit to start at: by `fit_vb` for a directed prior, else by `fit_svi`."""
+    if spec.lineage != "directed":
+        around = fit_svi(design, spec, key=key, progress=progress).state
+        assert isinstance(around, GaussianState)
+        return around
+    if not spec.intercept:
+        raise InputError(
+            "method nuts needs intercepts under a directed prior", fix="set intercept = true"
+        )
+    # What is not conjugate matters little for a start.
+    counts = "logit_normal" if spec.likelihood == "beta_binomial" else spec.likelihood
+    twin = dataclasses.replace(spec, likelihood=counts)
+    plain = dataclasses.replace(design, item_graph=None)
+    found = fit_vb(plain, twin, key=key, progress=progress, max_sweeps=_START_SWEEPS).state
+    assert isinstance(found, VariationalState)
+    return found
 
 
 def _chains(

@@ -16,9 +16,9 @@ from numpyro.optim import ClippedAdam
 from bayes_lrmf.checks import InputError, positive, whole_number
 from bayes_lrmf.design import Design
 from bayes_lrmf.gaussian import GraphGaussian
-from bayes_lrmf.inference.map import curvature_scales, fit_map
+from bayes_lrmf.inference.map import curvature_scales, fit_map, refuse_directed
 from bayes_lrmf.posterior import FitRecord, GaussianState, Posterior
-from bayes_lrmf.program import check_program, hyperparameters, program
+from bayes_lrmf.program import hyperparameters, program
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.spec import Spec
 
@@ -69,9 +69,9 @@ def fit_svi(
     Raises
     ------
     InputError
-        For a spec with a penalty, which is a point estimate.
+        For a spec with a penalty, which is a point estimate, and for a directed prior.
     """
-    check_program(design, spec)
+    refuse_directed("svi", spec)
     if spec.penalty is not None:
         raise InputError(f"spec {spec.name} is a point estimate", fix="use method map")
     max_steps = whole_number(max_steps, name="max_steps", minimum=400)

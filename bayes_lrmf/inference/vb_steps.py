@@ -11,7 +11,15 @@ import numpy as np
 from scipy.special import softmax
 
 from bayes_lrmf.design import Design
-from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales
+from bayes_lrmf.directed import (
+    DRIFT_STEPS,
+    EFFECT_STEPS,
+    STEPS,
+    TAIL_LOG_SD,
+    DirectedGraph,
+    StepScales,
+    covariance_steps,
+)
 from bayes_lrmf.scale_mixture import (
     SCALE_GRID,
     Cavity,
@@ -25,12 +33,9 @@ from bayes_lrmf.spec import HyperPrior, Spec
 
 __all__ = ["DirectedPrior", "Moments"]
 
-_DRIFT_STEPS = 2.0
-_EFFECT_STEPS = 10.0
 # Whole steps of expectation propagation may end in a cycle of two states.
 _DAMPING = 0.5
 _TAIL_GRID = np.exp(np.linspace(np.log(0.7), np.log(100.0), 40))
-_TAIL_LOG_SD = 0.5
 
 
 class Moments(NamedTuple):
@@ -141,7 +146,7 @@ class DirectedPrior:
     @property
     def strength(self) -> float:
         """Steps that the prior of a relation's covariance is worth."""
-        return 2.0 * (self.spec.rank + 1)
+        return covariance_steps(self.spec.rank)
 
     def _centre(self) -> np.ndarray:
         known = self.design.covariates
@@ -314,10 +319,10 @@ class DirectedPrior:
             np.add.at(total, known.kind[at], weight[at])
             np.add.at(pull, known.kind[at], weight[at] * value[at])
             # The drift of a relation, kinds integrated out; then of each kind around it.
-            known_by = total * _DRIFT_STEPS / (total + _DRIFT_STEPS)
+            known_by = total * DRIFT_STEPS / (total + DRIFT_STEPS)
             own = np.where(total > 0, pull / np.maximum(total, 1e-12), 0.0)
-            general = (known_by * own).sum(0) / (known_by.sum(0) + _DRIFT_STEPS)
-            drift[r] = (pull + _DRIFT_STEPS * general) / (total + _DRIFT_STEPS)
+            general = (known_by * own).sum(0) / (known_by.sum(0) + DRIFT_STEPS)
+            drift[r] = (pull + DRIFT_STEPS * general) / (total + DRIFT_STEPS)
         scales = dataclasses.replace(self.scales, coefficient=coefficient, drift=drift)
         after = dataclasses.replace(self, scales=scales)._centre()
         return scales, after - before
@@ -336,7 +341,7 @@ class DirectedPrior:
         np.add.at(covariance, step, square)
         np.add.at(variance, step, square_b)
         n = np.bincount(step, minlength=n_steps).astype(float)
-        a, b = self.strength, _EFFECT_STEPS
+        a, b = self.strength, EFFECT_STEPS
         step_sd, n_all = self.spec.step_sd.median, n[1:].sum()
         pooled = (covariance[1:].sum(0) + step_sd**2 * np.eye(k)) / (n_all + 1)
         pooled_b = (variance[1:].sum(0) + step_sd**2) / (n_all + 1)
@@ -415,7 +420,7 @@ def _log_mixtures(log_class: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 def _ridge(columns: np.ndarray, target: np.ndarray, weight: np.ndarray, free: int) -> np.ndarray:
     """Return weighted least squares coefficients; the first `free` are not shrunk."""
-    ridge = np.full(columns.shape[1], _DRIFT_STEPS)
+    ridge = np.full(columns.shape[1], DRIFT_STEPS)
     ridge[:free] = 1e-8
     weighted = (columns * weight[:, None]).T
     return np.linalg.solve(weighted @ columns + np.diag(ridge), weighted @ target)
@@ -424,7 +429,7 @@ def _ridge(columns: np.ndarray, target: np.ndarray, weight: np.ndarray, free: in
 def _shrunk_tails(by_step: np.ndarray, old: np.ndarray, prior: HyperPrior) -> np.ndarray:
     """Return the best tail of each kind of step, given the tails pooled over relations."""
     grid = np.log(_TAIL_GRID)
-    weight, loose = _TAIL_LOG_SD**-2.0, prior.log_sd**-2.0
+    weight, loose = TAIL_LOG_SD**-2.0, prior.log_sd**-2.0
     pooled = weight * np.log(old[1:]).sum() + loose * np.log(prior.median)
     pooled /= weight * len(old[1:]) + loose
     centre = np.full(len(old), pooled)
