@@ -20,7 +20,7 @@ FOLDER = Path("build/bench")
 
 def main() -> None:
     """Fit and predict a simulated table of 1,000 models and 500 items; print seconds and ratios."""
-    spec = read_spec("lrmf")
+    spec = read_spec("laplacian")
     data = simulate(spec, key=jax.random.key(0), n_models=1000, n_items=500, density=0.7)
     design = make_design(data.responses, spec, lineage=data.lineage)
     seconds = {}

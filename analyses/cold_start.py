@@ -14,8 +14,8 @@ def main() -> None:
     """Run one method on one table and print the scores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", choices=TABLES, default="v1")
-    parser.add_argument("--method", default="map")
-    parser.add_argument("--spec", default="lrmf")
+    parser.add_argument("--method", default="vb")
+    parser.add_argument("--spec", help="by default the one that fits the method")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     folder = Path(os.environ.get("BAYES_LRMF_DATA", "../shared/data"))
@@ -35,9 +35,9 @@ def main() -> None:
     from bayes_lrmf.progress import Progress
     from bayes_lrmf.responses import read_responses
     from bayes_lrmf.scoring import score
-    from bayes_lrmf.spec import read_spec
+    from bayes_lrmf.spec import default_spec, read_spec
 
-    spec = read_spec(given.spec)
+    spec = read_spec(given.spec or default_spec(given.method))
     responses = read_responses(folder / TABLES[given.table])
     lineage = read_lineage(folder / "lineage/edges.csv")
     split = hold_out_cold(responses, lineage, seed=given.seed)

@@ -24,7 +24,7 @@ _N_SHOWN = 12
 def main() -> None:
     """Simulate, fit, diagnose, predict, plot."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    spec = read_spec("lrmf")
+    spec = read_spec("laplacian")
     data = simulate(spec, key=jax.random.key(7), n_models=60, n_items=200, density=0.5)
     print("Simulated data, not real models:", data.responses)
     print(data.lineage.summary(list(data.lineage.nodes)))

@@ -23,7 +23,7 @@ def script(quick: bool) -> pd.DataFrame:
     data = study.load("simulated items" if quick else "v1")
     split = Setting("cold").split(data.responses, data.background, seed=0)
     base, family = _family(data.background.lineage.core(list(data.responses.models)), split.models)
-    spec = read_spec("lrmf")
+    spec = read_spec("laplacian")
     design = make_design(
         split.train, spec, lineage=data.background.lineage, extra_models=split.models
     )

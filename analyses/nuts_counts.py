@@ -39,7 +39,7 @@ def main() -> None:
     size = np.bincount(family)[family]
     chosen = np.lexsort((family, -size))[: given.models]
     chosen = chosen[size[chosen] > 1]
-    spec = read_spec("lrmf")
+    spec = read_spec("laplacian")
     table = responses.select_models([responses.models[i] for i in sorted(chosen)])
     design = make_design(table, spec, lineage=lineage)
     print(f"{table!r}, rank {spec.rank}")

@@ -82,7 +82,7 @@ def _simulated(name: str) -> Data:
 
     counts = name == "simulated counts"
     data = simulate(
-        read_spec("lrmf"),
+        read_spec("laplacian"),
         key=jax.random.key(11),
         n_models=240,
         n_items=12 if counts else 160,

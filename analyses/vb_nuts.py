@@ -49,7 +49,7 @@ def main() -> None:
 def _table(name: str) -> tuple[Any, dict[str, int]]:
     from bayes_lrmf.spec import read_spec
 
-    laplacian = dataclasses.replace(read_spec("lrmf"), rank=2, likelihood="logit_normal")
+    laplacian = dataclasses.replace(read_spec("laplacian"), rank=2, likelihood="logit_normal")
     if name == "items":
         return laplacian, {"n_models": 200, "n_items": 200}
     if name == "counts":

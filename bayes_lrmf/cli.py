@@ -152,7 +152,7 @@ def simulate(
         raise InputError("the output is a file", where=output, fix="name a folder")
     if any(above.is_file() for above in folder.parents):
         raise InputError("the output lies inside a file", where=output, fix="name a folder")
-    spec = dataclasses.replace(read_spec("lrmf"), rank=rank)
+    spec = dataclasses.replace(read_spec("laplacian"), rank=rank)
     drawn = draw(
         spec,
         key=jax.random.key(seed),
@@ -168,13 +168,16 @@ def simulate(
     _say(f"simulated: {drawn.responses!r}, {drawn.lineage!r}")
 
 
-def _best_method(spec: Spec, n_observed: int, *, counts: bool) -> str:
-    """Return the best sound method for a spec and a table."""
+def _best_method(spec: Spec | None, n_observed: int, *, counts: bool) -> str:
+    """Return the best sound method for a spec, or any, and a table."""
+    affordable = counts and n_observed <= _AFFORDABLE_NUTS_CELLS
+    if spec is None:
+        return "nuts" if affordable else "vb"
     if spec.penalty is not None:
         return "map"
     if spec.lineage == "directed" or (counts and spec.likelihood == "logit_normal"):
         return "vb"
-    return "nuts" if counts and n_observed <= _AFFORDABLE_NUTS_CELLS else "svi"
+    return "nuts" if affordable else "svi"
 
 
 @_cli.command()
@@ -183,7 +186,7 @@ def _best_method(spec: Spec, n_observed: int, *, counts: bool) -> str:
 @click.option("--aliases", metavar="FILE", help="alias, name: other names of models.")
 @click.option("--models-table", metavar="FILE", help="model and features, for specs that use them.")
 @click.option("--items-table", metavar="FILE", help="Item text or embeddings, for specs/paper.")
-@click.option("--spec", default="lrmf", show_default=True, help="Name or TOML file.")
+@click.option("--spec", help="Name or TOML file; by default lrmf for vb, laplacian for others.")
 @click.option("--method", metavar="map|svi|nuts|vb", help="By default the best sound one.")
 @click.option("--seed", type=_SEED, default=0, show_default=True)
 @click.option("--num-warmup", type=click.IntRange(1), default=500, show_default=True)
@@ -197,7 +200,7 @@ def fit(
     aliases: str | None,
     models_table: str | None,
     items_table: str | None,
-    spec: str,
+    spec: str | None,
     method: str | None,
     seed: int,
     num_warmup: int,
@@ -220,14 +223,21 @@ def fit(
     from bayes_lrmf.lineage import read_lineage
     from bayes_lrmf.progress import Progress
     from bayes_lrmf.responses import read_responses
-    from bayes_lrmf.spec import read_spec
+    from bayes_lrmf.spec import default_spec, read_spec
     from bayes_lrmf.storage import write_posterior
 
-    declared = read_spec(spec)
+    named = None if spec is None else read_spec(spec)
     table = read_responses(responses)
     _say(f"{table!r}")
     for note in table.notes:
         _say(f"note: {note}")
+    chosen = method is None
+    if method is None:
+        counts = bool((table.items["trials"] > 1).any())
+        method = _best_method(named, table.n_observed, counts=counts)
+    declared = named or read_spec(default_spec(method))
+    if chosen:
+        _say(f"method {method}, spec {declared.name}: chosen for this table")
     tree = features = None
     if lineage is not None:
         tree = read_lineage(lineage, aliases=aliases)
@@ -249,9 +259,6 @@ def fit(
     design = make_design(table, declared, lineage=tree, item_adjacency=adjacency, features=features)
     for note in design.notes:
         _say(f"note: {note}")
-    if method is None:
-        method = _best_method(declared, table.n_observed, counts=len(design.count_benchmarks) > 0)
-        _say(f"method {method}: chosen for this table")
     options: dict[str, Any] = {}
     if method == "nuts":
         options = {

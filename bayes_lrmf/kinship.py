@@ -76,7 +76,7 @@ class Kin:
         if "step_drift" not in posterior.state.values:
             raise InputError(
                 f"spec {posterior.spec.name} learns no distribution of steps to judge parents by",
-                fix="fit spec mixture or directed with method vb",
+                fix="fit spec lrmf or directed with method vb",
             )
         root = item_roots(drawn.cols)
         points = drawn.rows[:, :, : design.n_evaluated].mT @ root

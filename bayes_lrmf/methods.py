@@ -182,7 +182,7 @@ def _blend(split: Split, background: Background, settings: Settings, key: jax.Ar
     odds = [
         logit(p)
         for p in (
-            _posterior("lrmf", "map")(split, background, {}, key).probabilities,
+            _posterior("laplacian", "map")(split, background, {}, key).probabilities,
             _scaling(split, background, {}, key),
         )
     ]
@@ -261,12 +261,12 @@ METHODS: dict[str, Method] = {
         "LRMF of arXiv:2504.19811, point",
     ),
     "lrmf_map": Method(
-        _posterior("lrmf", "map"),
+        _posterior("laplacian", "map"),
         [
             {"factor_sd": factor_sd, "kappa": kappa}
             for factor_sd, kappa in ((0.5, 0.2), (0.3, 0.2), (0.5, 0.1))
         ],
-        "Bayesian LRMF, point",
+        "Laplacian lineage prior, point",
     ),
     "lrmf_scaling": Method(
         _plain(_blend),
@@ -275,12 +275,14 @@ METHODS: dict[str, Method] = {
         needs_features=True,
     ),
     "mf_svi": Method(_posterior("mf", "svi"), [{}], "factorisation, variational"),
-    "lrmf_svi": Method(_posterior("lrmf", "svi"), [{}], "Bayesian LRMF, variational"),
+    "lrmf_svi": Method(
+        _posterior("laplacian", "svi"), [{}], "Laplacian lineage prior, variational"
+    ),
     "vb": Method(
-        _posterior("directed", "vb"), [{}], "directed lineage prior, variational, lineage alone"
+        _posterior("lrmf", "vb"), [{}], "directed lineage prior, variational, lineage alone"
     ),
     "vb_features": Method(
-        _posterior("directed", "vb", with_features=True),
+        _posterior("lrmf", "vb", with_features=True),
         [{}],
         "directed lineage prior, variational, with features of models",
         needs_features=True,
@@ -288,4 +290,4 @@ METHODS: dict[str, Method] = {
 }
 """Methods by name."""
 
-DEFAULT_METHODS = ("item_mean", "lineage_mean", "mf", "lrmf_map", "lrmf_svi")
+DEFAULT_METHODS = ("item_mean", "lineage_mean", "mf", "lrmf_map", "vb")

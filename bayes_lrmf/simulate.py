@@ -123,7 +123,7 @@ def simulate(
         if share not in (0, 1):
             probability(share, name=name)
     if spec.penalty is not None:
-        raise InputError(f"spec {spec.name} is not a generative model", fix="choose spec lrmf")
+        raise InputError(f"spec {spec.name} is not a generative model", fix="choose spec laplacian")
     tree_key, program_key = jax.random.split(key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(tree_key)).tolist())
     lineage = simulated_lineage(n_models, rng=rng, merge_share=merge_share)

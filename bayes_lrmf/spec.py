@@ -13,7 +13,7 @@ from typing import Any
 
 from bayes_lrmf.checks import InputError, one_of, positive, whole_number
 
-__all__ = ["HyperPrior", "Penalty", "Spec", "named_specs", "read_spec"]
+__all__ = ["HyperPrior", "Penalty", "Spec", "default_spec", "named_specs", "read_spec"]
 
 LIKELIHOODS = ("bernoulli", "binomial", "beta_binomial", "logit_normal")
 LINEAGE_PRIORS = ("laplacian", "directed", "none")
@@ -230,6 +230,11 @@ def _folder() -> Any:
 def named_specs() -> list[str]:
     """Return the names of the specs that come with the package."""
     return sorted(p.name[: -len(".toml")] for p in _folder().iterdir() if p.name.endswith(".toml"))
+
+
+def default_spec(method: str) -> str:
+    """Return the named spec that is meant where only the method is: the best that it fits well."""
+    return "lrmf" if method == "vb" else "laplacian"
 
 
 def read_spec(name_or_path: str | os.PathLike[str]) -> Spec:

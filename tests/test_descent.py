@@ -282,7 +282,7 @@ def test_waves_are_a_smooth_process_of_unit_variance():
     np.testing.assert_allclose(covariance[20], expected, atol=0.05)
 
 
-@pytest.mark.parametrize("name", ["directed", "mixture"])
+@pytest.mark.parametrize("name", ["directed", "lrmf"])
 def test_simulated_families_step_as_they_say(name):
     spec = dataclasses.replace(read_spec(name), rank=2)
     data = simulate(spec, key=jax.random.key(5), n_models=60, n_items=12, n_benchmarks=3, trials=50)

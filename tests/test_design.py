@@ -19,7 +19,7 @@ from bayes_lrmf.responses import Responses, responses_from_frame
 from bayes_lrmf.spec import read_spec
 
 LRMF = dataclasses.replace(
-    read_spec("lrmf"),
+    read_spec("laplacian"),
     relation_strength={
         "finetune": 1.0, "merge": 2.0, "adapter": 1.0, "quantized": 4.0, "ancestor": 0.5
     },

@@ -18,7 +18,7 @@ from bayes_lrmf.spec import read_spec
 
 @pytest.fixture(scope="module")
 def point():
-    spec = dataclasses.replace(read_spec("lrmf"), rank=2)
+    spec = dataclasses.replace(read_spec("laplacian"), rank=2)
     data = simulate(spec, key=jax.random.key(0), n_models=12, n_items=10, density=0.8)
     design = make_design(data.responses, spec, lineage=data.lineage)
     return fit_map(design, spec, key=jax.random.key(0))

@@ -38,7 +38,7 @@ def test_scores_of_counts():
 
 
 def test_posterior_and_its_table_say_the_same():
-    spec = read_spec("lrmf")
+    spec = read_spec("laplacian")
     data = simulate(spec, key=jax.random.key(0), n_models=15, n_items=12, n_benchmarks=2)
     fitted = fit_map(make_design(data.responses, spec, lineage=data.lineage), spec,
                      key=jax.random.key(0), max_iterations=20)  # fmt: skip

@@ -18,8 +18,8 @@ from bayes_lrmf.posterior import DrawsState, FitRecord, Posterior
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 
-LRMF = dataclasses.replace(read_spec("lrmf"), rank=2)
-MIXTURE = dataclasses.replace(read_spec("mixture"), rank=2)
+LRMF = dataclasses.replace(read_spec("laplacian"), rank=2)
+MIXTURE = dataclasses.replace(read_spec("lrmf"), rank=2)
 
 
 @pytest.fixture(scope="module")

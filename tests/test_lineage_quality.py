@@ -22,8 +22,8 @@ from bayes_lrmf.scale_mixture import SCALE_GRID
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 
-MIXTURE = dataclasses.replace(read_spec("mixture"), rank=2)
-LRMF = dataclasses.replace(read_spec("lrmf"), rank=2)
+MIXTURE = dataclasses.replace(read_spec("lrmf"), rank=2)
+LRMF = dataclasses.replace(read_spec("laplacian"), rank=2)
 KEY = jax.random.key(4)
 
 
@@ -155,7 +155,7 @@ def test_what_has_no_steps_to_judge_by_is_refused():
         lineage_quality(point := fit_map(design, LRMF, key=KEY), key=KEY)
     values = {name: np.stack([value] * 2)[None] for name, value in point.state.values.items()}
     drawn = dataclasses.replace(point, state=DrawsState(values))
-    with pytest.raises(InputError, match="spec lrmf learns no distribution of steps"):
+    with pytest.raises(InputError, match="spec laplacian learns no distribution of steps"):
         lineage_quality(drawn, key=KEY)
     alone = make_design(data.responses, MIXTURE)
     with pytest.raises(InputError, match="no evaluated model has a parent in the fit"):

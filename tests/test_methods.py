@@ -90,7 +90,7 @@ def test_a_single_candidate_is_not_tried_on_validation(split, background):
 def test_settings_replace_medians_of_the_spec(split, background):
     settings = {"factor_sd": 0.3, "kappa": 0.1}
     forecast = METHODS["lrmf_map"].predict(split, background, settings, KEY)
-    spec = read_spec("lrmf")
+    spec = read_spec("laplacian")
     spec = dataclasses.replace(
         spec,
         factor_sd=HyperPrior(0.3, spec.factor_sd.log_sd),

@@ -32,7 +32,7 @@ KEY = jax.random.key(11)
 
 @pytest.fixture(scope="module")
 def data():
-    spec = dataclasses.replace(read_spec("lrmf"), rank=2)
+    spec = dataclasses.replace(read_spec("laplacian"), rank=2)
     return spec, simulate(spec, key=jax.random.key(2), n_models=24, n_items=40, n_benchmarks=2)
 
 

@@ -257,7 +257,7 @@ def test_per_model_losses_add_up_to_the_scores(rng):
 
 
 def test_the_better_of_two_methods_is_found(rng):
-    spec = read_spec("lrmf")
+    spec = read_spec("laplacian")
     data = simulate(spec, key=jax.random.key(2), n_models=80, n_items=80, density=1.0)
     split = hold_out_cells(data.responses, data.lineage, seed=0, density=0.3)
     truth = data.truth.pivot_table("probability", "model", ["benchmark", "item"], sort=False)
@@ -306,7 +306,7 @@ def test_what_does_not_fit_the_split_is_refused(rng):
 
 
 def cold_fit(fit, key, **options):
-    spec = read_spec("lrmf")
+    spec = read_spec("laplacian")
     data = simulate(
         spec, key=key, n_models=30, n_items=60, n_benchmarks=2, density=1.0, cold_share=0.0
     )

@@ -17,7 +17,7 @@ from bayes_lrmf.simulate import simulate, simulated_lineage
 from bayes_lrmf.spec import HyperPrior, read_spec
 
 KEY = jax.random.key(7)
-SPEC = dataclasses.replace(read_spec("lrmf"), rank=2)
+SPEC = dataclasses.replace(read_spec("laplacian"), rank=2)
 # One size and one key nearly everywhere: JAX compiles anew for every other tree.
 N_MODELS, N_ITEMS, N_BENCHMARKS, DENSITY = 60, 80, 4, 0.4
 
@@ -252,5 +252,7 @@ def test_numbers_out_of_range_are_refused(option, value):
 
 
 def test_penalty_is_no_generative_model():
-    with pytest.raises(InputError, match="spec paper is not a generative model; choose spec lrmf"):
+    with pytest.raises(
+        InputError, match="spec paper is not a generative model; choose spec laplacian"
+    ):
         draw(read_spec("paper"))

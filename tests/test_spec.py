@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bayes_lrmf.checks import InputError
-from bayes_lrmf.spec import HyperPrior, Penalty, Spec, named_specs, read_spec
+from bayes_lrmf.spec import HyperPrior, Penalty, Spec, default_spec, named_specs, read_spec
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 DIRECT = {"finetune": 1.0, "merge": 1.0, "adapter": 1.0, "quantized": 1.0, "ancestor": 1.0}
@@ -63,18 +63,33 @@ def test_named_spec_says_what_its_file_says(name):
 
 
 def test_meaning_of_the_named_specs():
-    lrmf, mf, irt, paper = (read_spec(name) for name in ("lrmf", "mf", "irt", "paper"))
-    assert lrmf.lineage == "laplacian"
-    assert lrmf.likelihood == "beta_binomial"
-    # mf is lrmf without the family tree, and nothing else.
+    names = ("laplacian", "mf", "irt", "paper", "lrmf", "directed")
+    laplacian, mf, irt, paper, lrmf, directed = (read_spec(name) for name in names)
+    assert laplacian.lineage == "laplacian"
+    assert laplacian.likelihood == "beta_binomial"
+    # mf is laplacian without the family tree, and nothing else.
     same = dataclasses.replace(
-        mf, name="lrmf", description=lrmf.description, lineage="laplacian", kappa=lrmf.kappa
+        mf,
+        name="laplacian",
+        description=laplacian.description,
+        lineage="laplacian",
+        kappa=laplacian.kappa,
     )
-    assert same == lrmf
+    assert same == laplacian
+    # lrmf is directed with other steps and more factors, and nothing else.
+    changed = {n: getattr(lrmf, n) for n in ("name", "description", "rank", "step_shape", "tail")}
+    assert dataclasses.replace(directed, **changed) == lrmf
+    assert (directed.step_shape, lrmf.step_shape) == ("student_t", "mixture")
     assert (irt.rank, irt.lineage, irt.benchmark_effects) == (1, "none", False)
     assert paper.penalty is not None
     assert (paper.intercept, paper.ability, paper.benchmark_effects) == (False, False, False)
-    assert all(spec.penalty is None for spec in (lrmf, mf, irt))
+    assert all(spec.penalty is None for spec in (lrmf, laplacian, mf, irt))
+
+
+def test_the_spec_meant_when_none_is_named_is_one_that_the_method_fits():
+    assert {m: default_spec(m) for m in ("map", "svi", "nuts", "vb")} == {
+        "map": "laplacian", "svi": "laplacian", "nuts": "laplacian", "vb": "lrmf"
+    }  # fmt: skip
 
 
 def test_values_are_read(read):
@@ -112,7 +127,7 @@ def test_penalty_is_read_and_round_trips():
 
 
 def test_spec_is_frozen_and_shares_nothing():
-    spec = read_spec("lrmf")
+    spec = read_spec("laplacian")
     for target, name in (
         (spec, "rank"),
         (spec.kappa, "median"),
@@ -124,7 +139,7 @@ def test_spec_is_frozen_and_shares_nothing():
     spec.to_dict()["relation_strength"]["merge"] = 7.0
     spec.to_dict()["kappa"]["median"] = 7.0
     assert Spec("b", 1).relation_strength == DIRECT
-    assert spec == read_spec("lrmf")
+    assert spec == read_spec("laplacian")
 
 
 BROKEN = {

@@ -17,7 +17,7 @@ def problem():
     """Return a function that simulates counts: spec, simulated data and design."""
 
     def simulated(rank, seed, n_models=20, n_items=8, trials=40):
-        spec = dataclasses.replace(read_spec("lrmf"), rank=rank, likelihood="binomial")
+        spec = dataclasses.replace(read_spec("laplacian"), rank=rank, likelihood="binomial")
         data = simulate(
             spec, key=jax.random.key(seed), n_models=n_models, n_items=n_items, trials=trials,
             n_benchmarks=2, density=0.9, cold_share=0.0,

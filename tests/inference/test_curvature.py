@@ -87,7 +87,7 @@ def test_psi_of_two_factors_is_kept_in_the_slice():
 
 @pytest.mark.slow
 def test_draws_survive_a_file_and_predict_models_without_responses(tmp_path):
-    spec = dataclasses.replace(read_spec("mixture"), rank=1)
+    spec = dataclasses.replace(read_spec("lrmf"), rank=1)
     data = simulate(spec, key=jax.random.key(2), n_models=20, n_items=6, trials=30, cold_share=0.4)
     design = make_design(data.responses, spec, lineage=data.lineage)
     drawn = fit_nuts(design, spec, key=jax.random.key(0), num_warmup=20, num_samples=20)

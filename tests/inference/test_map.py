@@ -25,7 +25,7 @@ PENALTY = Penalty(models=0.7, items=0.4, ridge=0.25)
 
 @pytest.fixture(scope="module")
 def small():
-    spec = dataclasses.replace(read_spec("lrmf"), rank=RANK)
+    spec = dataclasses.replace(read_spec("laplacian"), rank=RANK)
     data = simulate(spec, key=jax.random.key(3), n_models=25, n_items=30, density=0.6)
     near = sp.random_array((30, 30), density=0.1, rng=np.random.default_rng(0))
     item_adjacency = ((near + near.T) > 0).astype(float).tolil()
@@ -145,7 +145,7 @@ def test_bayesian_program_at_fixed_hyperparameters_has_the_same_mode(small):
     # The scaled field has precision s (L + kappa I) / sd^2.
     sd = float(np.sqrt(np.exp(log_scale) / (2 * ridge.models)))
     bayes = dataclasses.replace(
-        read_spec("lrmf"),
+        read_spec("laplacian"),
         rank=RANK,
         intercept=False,
         benchmark_effects=False,
@@ -189,7 +189,9 @@ def test_counts_are_weighted_by_their_trials():
         {"model": ["a", "a", "b", "b"], "benchmark": ["p", "q"] * 2,
          "successes": [3, 50, 9, 20], "trials": [10, 100, 10, 100]}
     )  # fmt: skip
-    spec = dataclasses.replace(read_spec("lrmf"), rank=1, likelihood="binomial", lineage="none")
+    spec = dataclasses.replace(
+        read_spec("laplacian"), rank=1, likelihood="binomial", lineage="none"
+    )
     design = make_design(responses_from_frame(frame), spec, lineage=Lineage.empty())
     rng = np.random.default_rng(0)
     shapes = {"factor": (1, 2), "loading": (1, 2), "loading_mean": (1, 1), "intercept": (2,),

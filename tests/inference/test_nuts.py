@@ -73,7 +73,7 @@ def _covered(seed: int) -> float | None:
     """Return the share of cell probabilities in their 90 % intervals; None if not converged."""
     # Every data set is compiled anew, and compiled code is never given back by itself.
     jax.clear_caches()
-    spec = dataclasses.replace(read_spec("lrmf"), rank=1)
+    spec = dataclasses.replace(read_spec("laplacian"), rank=1)
     data = simulate(
         spec, key=jax.random.key(seed), n_models=24, n_items=10, trials=50, n_benchmarks=2,
         density=0.8, sampled_hyperparameters=True,

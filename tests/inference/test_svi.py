@@ -19,7 +19,7 @@ from bayes_lrmf.spec import read_spec
 
 @pytest.fixture(scope="module")
 def small():
-    spec = dataclasses.replace(read_spec("lrmf"), rank=1)
+    spec = dataclasses.replace(read_spec("laplacian"), rank=1)
     data = simulate(spec, key=jax.random.key(1), n_models=30, n_items=24, trials=20, n_benchmarks=2)
     return spec, data, make_design(data.responses, spec, lineage=data.lineage)
 

@@ -33,7 +33,7 @@ from bayes_lrmf.spec import HyperPrior, read_spec
 from bayes_lrmf.storage import read_posterior, write_posterior
 
 DIRECTED = dataclasses.replace(read_spec("directed"), rank=2)
-LRMF = dataclasses.replace(read_spec("lrmf"), rank=2)
+LRMF = dataclasses.replace(read_spec("laplacian"), rank=2)
 
 
 def directed_data(rng, n_models=60, n_items=40, trials=1, k=1, step_sd=0.3, density=0.7, noise=0.0):
