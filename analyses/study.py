@@ -116,7 +116,7 @@ def at_hand(methods: Sequence[str]) -> list[str]:
 
 def lineage_method() -> str:
     """Return the method that the others are compared with in full."""
-    return "lrmf_svi"
+    return "vb"
 
 
 def run(

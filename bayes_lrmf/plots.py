@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -79,7 +81,7 @@ def plot_shots(table: pd.DataFrame) -> Figure:
             axis.fill_between(x, y - error, y + error, color=colour, alpha=0.2, lw=0)
             axis.plot(x, y, color=colour, marker=_MARKERS[i % len(_MARKERS)], ms=5, label=method)
         axis.set_xticks(range(len(shots)), [f"{k:g}" for k in shots])
-        axis.set(xlabel="items run of each model (not to scale)", ylabel=measure)
+        axis.set(xlabel="items run of each model (not to scale)", ylabel=fill(measure, 30))
         axis.grid(alpha=0.3)
     _legend_below(figure, axes[0][0])
     return figure
@@ -120,9 +122,11 @@ def plot_coverage(table: pd.DataFrame) -> Figure:
             above.errorbar(line["nominal"], line["coverage"], spread, capsize=3, **look)
             below.plot(line["nominal"], line["width"], **look)
         above.set_title(holdout)
-        below.set(xlabel="stated probability of the interval", xlim=(0.45, 1), ylim=(0, None))
+        below.set(xlabel="stated probability of the interval", xlim=(0.45, 1))
         for axis in (above, below):
             axis.grid(alpha=0.3)
+    # At the end: a limit set before a line is drawn cuts it off.
+    axes[1][0].set_ylim(bottom=0)
     axes[0][0].set_ylabel("share of scores inside")
     axes[1][0].set_ylabel("mean width (score, 0 to 1)")
     _legend_below(figure, axes[0][0])
