@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayes_lrmf.cli import main
+from bayes_lrmf.cli import _best_method, main
+from bayes_lrmf.spec import read_spec
+from bayes_lrmf.storage import read_posterior
 
 
 def run(*arguments: object) -> int:
@@ -44,6 +46,20 @@ def test_simulate_writes_what_fit_reads():
     assert len(truth) == 24 * 16
     assert {"model", "benchmark", "item", "probability"} <= set(truth)
     assert list(pd.read_csv("lineage.csv")) == ["child", "parent", "relation", "weight"]
+
+
+def test_without_a_spec_the_best_of_the_method_is_fitted(capsys):
+    fit = ("fit", "responses.parquet", "--lineage", "lineage.csv", "--max-steps", 2)
+    assert run(*fit, "-o", "best.nc") in (0, 3)
+    assert "method vb, spec lrmf: chosen for this table" in capsys.readouterr().err
+    specs = {name: read_posterior(f"{name}.nc").spec.name for name in ("best", "map", "svi")}
+    assert specs == {"best": "lrmf", "map": "laplacian", "svi": "laplacian"}
+
+
+def test_a_small_table_of_counts_goes_to_nuts():
+    assert _best_method(None, 1000, counts=True) == "nuts"
+    assert _best_method(None, 100_000, counts=True) == "vb"
+    assert _best_method(read_spec("laplacian"), 1000, counts=False) == "svi"
 
 
 def test_fit_that_did_not_converge_is_written_and_says_so(capsys):

@@ -107,7 +107,7 @@ def test_coverage_stands_above_width_by_hold_out():
             "method": "p",
             "nominal": [0.9, 0.5, 0.5, 0.9],
             "coverage": [0.85, 0.6, 0.55, 0.9],
-            "width": [0.4, 0.2, 0.3, 0.5],
+            "width": [0.4, 0.2, 0.3, 0.8],
         }
     ).assign(lowest=lambda t: t["coverage"] - 0.02, highest=lambda t: t["coverage"] + 0.03)
     figure = plot_coverage(table)
@@ -117,3 +117,6 @@ def test_coverage_stands_above_width_by_hold_out():
     [bars] = cold.containers[0].lines[2]
     np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[0.58, 0.63], [0.83, 0.88]])
     np.testing.assert_array_equal(cold_width.lines[0].get_xydata(), [[0.5, 0.2], [0.9, 0.4]])
+    # The widest interval is of another column, and still inside the shared axis.
+    assert cold_width.get_ylim()[0] == 0
+    assert cold_width.get_ylim()[1] > 0.8

@@ -430,7 +430,7 @@ def test_the_command_line_fits_and_predicts_strangers(tmp_path, capsys):
         main([str(a) for a in arguments])
     told = capsys.readouterr().err
     assert ended.value.code in (0, 3), told
-    assert "method vb: chosen for this table" in told
+    assert "method vb, spec directed: chosen for this table" in told
     assert "no column 'architecture'" in told
     assert read_posterior(post).design.covariates.names == ("intercept", "params_b", "date")
     cold = [str(m) for m in tree.nodes[25:]]
