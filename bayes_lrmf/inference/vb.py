@@ -108,10 +108,8 @@ def fit_vb(
         if len(trace) < n_bound + _FEWEST_SWEEPS:
             continue
         gain = trace[-2] - trace[-1]
-        if fit.prior.marginal:
+        if fit.exact:
             converged = abs(gain) < enough
-        elif spec.lineage != "directed":
-            converged = gain < enough
         elif gain < _ROUGH * enough:
             fit, n_bound = fit.integrated(), len(trace)
     message = f"ELBO {-trace[-1]:.6g} after {len(trace)} sweeps"
@@ -175,6 +173,7 @@ class _Fit:
     factor: BlockFactor | None
     prior: Any
     noise_sd: np.ndarray | None
+    exact: bool = False
 
     @classmethod
     def start(cls, design: Design, spec: Spec, values: dict[str, np.ndarray]) -> _Fit:
@@ -250,7 +249,9 @@ class _Fit:
 
     def swept(self, *, learn: bool) -> tuple[_Fit, float]:
         """Return the state after one sweep, and the ELBO before it."""
-        evidence = self.cells.about_items(self.local(), self.items.local(), self.noise)
+        evidence = self.cells.about_items(
+            self.local(), self.items.local(), self.noise, exact=self.exact
+        )
         elbo = -np.inf if self.factor is None else evidence.bound + self.items_and_models()
         new = dataclasses.replace(self, items=self.items.updated(evidence))
         if learn:
@@ -261,8 +262,14 @@ class _Fit:
         return new._with_models(learn=learn), elbo
 
     def integrated(self) -> _Fit:
-        """Return the fit with the variances of its steps integrated out from now on."""
-        return dataclasses.replace(self, prior=dataclasses.replace(self.prior, marginal=True))
+        """Return the fit that takes expectations instead of bounds from now on.
+
+        The variances of the steps are integrated out, the log-likelihood is averaged itself.
+        """
+        prior = self.prior
+        if isinstance(prior, DirectedPrior):
+            prior = dataclasses.replace(prior, marginal=True)
+        return dataclasses.replace(self, prior=prior, exact=True)
 
     def items_and_models(self) -> float:
         """Return what the ELBO holds beside the cells."""
@@ -298,7 +305,9 @@ class _Fit:
         return dataclasses.replace(self, items=items, moments=moments, prior=prior)
 
     def _with_models(self, *, learn: bool) -> _Fit:
-        evidence = self.cells.about_models(self.local(), self.items.local(), self.noise)
+        evidence = self.cells.about_models(
+            self.local(), self.items.local(), self.noise, exact=self.exact
+        )
         diagonal, off, linear = self.prior.precision()
         n, k = self.design.n_evaluated, self.spec.rank
         for p, effect in enumerate(self.maps):

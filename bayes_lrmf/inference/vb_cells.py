@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,9 @@ _DENSE_COUNT_CELLS = 6_000_000
 _DENSE_FROM = 0.02
 _SPARSE_BLOCK = 2**16
 _LEAST_SQUARE = 1e-8
+_NOISE_STEPS = 12
+_NODES, _NODE_SHARES = np.polynomial.hermite_e.hermegauss(9)
+_NODE_SHARES = _NODE_SHARES / _NODE_SHARES.sum()
 
 
 class LocalMoments(NamedTuple):
@@ -199,7 +202,12 @@ class CellTable:
         }
 
     def about_items(
-        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None = None
+        self,
+        models: LocalMoments,
+        items: LocalMoments,
+        noise: np.ndarray | None = None,
+        *,
+        exact: bool = False,
     ) -> Evidence:
         """Return sums by item over models.
 
@@ -209,11 +217,13 @@ class CellTable:
         items : LocalMoments, shapes (n_items, ...)
         noise : array, shape (n_items,), optional
             Variance of the over-dispersion of each item's cells.
+        exact : bool
+            Whether expectations of the log-likelihood are taken instead of its bound.
         """
         if not self.dense:
-            return self._sparse(models, items, noise, by_item=True)
+            return self._sparse(models, items, noise, by_item=True, exact=exact)
         with jax.enable_x64(True):
-            parts = _item_pass(self._inputs(models, items, noise))
+            parts = _item_pass(self._inputs(models, items, noise), exact=exact)
             square, linear, bound, spread = (np.asarray(p, float) for p in parts)
         f = square.shape[-1]
         return Evidence(
@@ -224,18 +234,23 @@ class CellTable:
         )
 
     def about_models(
-        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None = None
+        self,
+        models: LocalMoments,
+        items: LocalMoments,
+        noise: np.ndarray | None = None,
+        *,
+        exact: bool = False,
     ) -> Evidence:
         """Return sums by panel and model over the items of the panel; see `about_items`."""
         if not self.dense:
-            return self._sparse(models, items, noise, by_item=False)
+            return self._sparse(models, items, noise, by_item=False, exact=exact)
         with jax.enable_x64(True):
-            parts = _model_pass(self._inputs(models, items, noise))
+            parts = _model_pass(self._inputs(models, items, noise), exact=exact)
             square, linear, bound = (np.asarray(p, float) for p in parts)
         return Evidence(self.packing.unpack(square), linear, float(bound.sum()), None)
 
     def _sparse(
-        self, models: LocalMoments, items: LocalMoments, noise: Any, *, by_item: bool
+        self, models: LocalMoments, items: LocalMoments, noise: Any, *, by_item: bool, exact: bool
     ) -> Evidence:
         pack, n_panels = self.packing, len(models.mean)
         by_panel = self.panel[self.cols].astype(np.int64) * self.shape[0] + self.rows
@@ -250,9 +265,9 @@ class CellTable:
             b = slice(start, start + _SPARSE_BLOCK)
             square = np.einsum("cf,cf->c", g[by_panel[b]], h[self.cols[b]])
             mean = None
-            if spread is not None:
+            if exact or spread is not None:
                 mean = np.einsum("cl,cl->c", g_mean[by_panel[b]], items.mean[self.cols[b]])
-            part = _cell_terms(
+            part = (_expected_terms if exact else _cell_terms)(
                 np,
                 self.centred[b],
                 self.trials[b],
@@ -313,7 +328,53 @@ def _cell_terms(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, nois
     return omega * shrink, centred * shrink, xp.where(seen, bound, 0.0), xp.where(seen, squares, 0)
 
 
-def _chunk_terms(x: Any, part: Any) -> Any:
+def _expected_terms(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, noise: Any) -> Any:
+    r"""Return what `_cell_terms` does, for the expected log-likelihood itself, not its bound.
+
+    psi is taken as normal with the moments that models and items give it, and expectations are by
+    quadrature. With p the expected probability and omega the expected curvature ``n E[p (1 - p)]``
+    the update is that of natural gradients (Khan & Lin 2017): weight omega, coefficient
+    ``k - n p + omega E psi``. The curvature of Jaakkola & Jordan's bound is larger, sevenfold at
+    psi = 4, and posteriors from it are too narrow.
+    """
+    variance = xp.maximum(square - mean**2, _LEAST_SQUARE)
+    if noise is None:
+        p, omega, value = _expectations(xp, centred, trials, mean, variance)
+        linear = centred - trials * p + omega * mean
+        return omega, linear, value - linear * mean, None
+    seen = trials > 0
+    centre, spread = mean, variance + noise
+    for _ in range(_NOISE_STEPS):
+        p, omega, value = _expectations(xp, centred, trials, centre, spread)
+        linear = centred - trials * p + omega * centre
+        shrink = 1 / (1 + noise * omega)
+        # Half steps: the mode of a count far from its prior is approached, not jumped over.
+        centre = 0.5 * (centre + shrink * (mean + noise * linear))
+        spread = 0.5 * (spread + noise * shrink + shrink**2 * variance)
+    p, omega, value = _expectations(xp, centred, trials, centre, spread)
+    linear = centred - trials * p + omega * centre
+    shrink = 1 / (1 + noise * omega)
+    left = linear**2 - 2 * linear * omega * mean + omega**2 * square
+    squares = noise * shrink + (noise * shrink) ** 2 * left
+    known = xp.where(noise > 0, noise, 1.0)
+    bound = value + xp.where(noise > 0, 0.5 * (xp.log(shrink) + 1 - squares / known), 0.0)
+    return omega * shrink, linear * shrink, xp.where(seen, bound, 0.0), xp.where(seen, squares, 0)
+
+
+def _expectations(xp: Any, centred: Any, trials: Any, mean: Any, variance: Any) -> Any:
+    """Return E p - 1/2, n E[p (1 - p)] and the expected log-likelihood, psi being normal."""
+    sd = xp.sqrt(variance)
+    p, curvature, fall = 0.0, 0.0, 0.0
+    for node, share in zip(_NODES.tolist(), _NODE_SHARES.tolist(), strict=True):
+        psi = mean + sd * node
+        half = xp.tanh(psi / 2) / 2
+        p = p + share * half
+        curvature = curvature + share * (0.25 - half**2)
+        fall = fall + share * (xp.logaddexp(0.0 * psi, psi) - psi / 2)
+    return p, trials * curvature, centred * mean - trials * fall
+
+
+def _chunk_terms(x: Any, part: Any, exact: bool) -> Any:
     """Return features of the models of a chunk's panel, and the terms of its cells."""
     g, g_mean = x["models"][part["panel"]], x["model_means"][part["panel"]]
     h = (part["items"] * x["multiplicity"]).T
@@ -326,9 +387,12 @@ def _chunk_terms(x: Any, part: Any) -> Any:
     else:
         centred, trials = part["tables"]
     mean, noise = None, part["noise"]
+    if exact or noise is not None:
+        mean = g_mean @ part["item_means"].T
     if noise is not None:
-        mean, noise = g_mean @ part["item_means"].T, noise[None]
-    weight, linear, bound, spread = _cell_terms(jnp, centred, trials, square, mean, noise)
+        noise = noise[None]
+    terms = _expected_terms if exact else _cell_terms
+    weight, linear, bound, spread = terms(jnp, centred, trials, square, mean, noise)
     return g, g_mean, weight, linear, bound, spread
 
 
@@ -336,10 +400,10 @@ def _parts(x: dict[str, Any]) -> dict[str, Any]:
     return {n: x[n] for n in ("panel", "items", "item_means", "noise", "tables")}
 
 
-@jax.jit
-def _item_pass(x: dict[str, Any]) -> Any:
+@partial(jax.jit, static_argnames="exact")
+def _item_pass(x: dict[str, Any], *, exact: bool) -> Any:
     def step(carry: Any, part: Any) -> Any:
-        g, g_mean, weight, linear, bound, spread = _chunk_terms(x, part)
+        g, g_mean, weight, linear, bound, spread = _chunk_terms(x, part, exact)
         pulled = linear.T @ g_mean
         total = bound.sum(0)
         if spread is None:
@@ -350,8 +414,8 @@ def _item_pass(x: dict[str, Any]) -> Any:
     return jax.lax.scan(step, 0, _parts(x))[1]
 
 
-@jax.jit
-def _model_pass(x: dict[str, Any]) -> Any:
+@partial(jax.jit, static_argnames="exact")
+def _model_pass(x: dict[str, Any], *, exact: bool) -> Any:
     n_panels, n_models, n_features = x["models"].shape
     dtype = x["models"].dtype
     square = jnp.zeros((n_panels, n_models, n_features), dtype)
@@ -359,7 +423,7 @@ def _model_pass(x: dict[str, Any]) -> Any:
 
     def step(carry: Any, part: Any) -> Any:
         square, pulled = carry
-        _, g_mean, weight, linear, bound, spread = _chunk_terms(x, part)
+        _, g_mean, weight, linear, bound, spread = _chunk_terms(x, part, exact)
         at = part["panel"]
         more = linear @ part["item_means"]
         total = bound.sum(1)

@@ -10,7 +10,9 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.integrate import quad
 from scipy.special import expit, roots_hermitenorm
+from scipy.stats import norm
 
 from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError
@@ -21,7 +23,13 @@ from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales
 from bayes_lrmf.draws import rows_and_columns
 from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
 from bayes_lrmf.inference.vb import _Fit, _start_values
-from bayes_lrmf.inference.vb_cells import CellTable, LocalMoments, _cell_terms, local_maps
+from bayes_lrmf.inference.vb_cells import (
+    CellTable,
+    LocalMoments,
+    _cell_terms,
+    _expected_terms,
+    local_maps,
+)
 from bayes_lrmf.inference.vb_items import scale_mode
 from bayes_lrmf.lineage import write_lineage
 from bayes_lrmf.predict import predict_benchmarks, predict_items, score_draws
@@ -84,9 +92,10 @@ def started(design, spec):
     return _Fit.start(design, spec, values)
 
 
+@pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("kind", ["binary", "counts", "noisy counts"])
 @pytest.mark.parametrize("dense", [True, False])
-def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypatch):
+def test_sums_over_cells_are_those_of_a_loop(kind, dense, exact, rng, request, monkeypatch):
     data = request.getfixturevalue("binary" if kind == "binary" else "counts")
     if not dense:
         monkeypatch.setattr("bayes_lrmf.inference.vb_cells._DENSE_CELLS", 0)
@@ -104,8 +113,8 @@ def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypa
 
     models, items = moments(len(maps), design.n_evaluated), moments(design.n_items)
     noise = rng.uniform(0.1, 0.5, design.n_items) if kind == "noisy counts" else None
-    by_item = table.about_items(models, items, noise)
-    by_model = table.about_models(models, items, noise)
+    by_item = table.about_items(models, items, noise, exact=exact)
+    by_model = table.about_models(models, items, noise, exact=exact)
     k, n = design.responses.matrices(design.responses.models)
     square_i, linear_i = np.zeros_like(items.second), np.zeros_like(items.mean)
     square_m, linear_m = np.zeros_like(models.second), np.zeros_like(models.mean)
@@ -115,9 +124,10 @@ def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypa
         mean = models.mean[panel[i], u] @ items.mean[i]
         centred = float(k[u, i]) - float(n[u, i]) / 2
         noise_i = None if noise is None else noise[i]
-        terms = _cell_terms(np, centred, float(n[u, i]), (s * v).sum(), mean, noise_i)
+        of_cell = _expected_terms if exact else _cell_terms
+        terms = of_cell(np, centred, float(n[u, i]), (s * v).sum(), mean, noise_i)
         weight, pull = terms[0], terms[1]
-        bound += terms[2] + (centred * mean if noise is None else 0.0)
+        bound += terms[2] + (pull * mean if noise is None else 0.0)
         square_i[i] += weight * s
         linear_i[i] += pull * models.mean[panel[i], u]
         square_m[panel[i], u] += weight * v
@@ -143,6 +153,38 @@ def test_the_bound_is_exact_without_uncertainty_and_below_it_with_noise():
         integral = np.log(weights @ np.exp(k * at - n * np.logaddexp(0, at) - exact)) + exact
         bound = _cell_terms(np, k - n / 2, n, psi**2, psi, variance)[2]
         assert integral - 0.1 < bound <= integral + 1e-9
+
+
+@pytest.mark.parametrize(("k", "n", "mean", "sd"), [(1, 1, 4.0, 1.5), (7, 10, -0.5, 0.4)])
+def test_expected_terms_are_the_expected_log_likelihood_and_its_slopes(k, n, mean, sd):
+    def expected(mean, variance):
+        def at(z):
+            psi = mean + np.sqrt(variance) * z
+            return norm.pdf(z) * (k * psi - n * np.logaddexp(0, psi))
+
+        return quad(at, -12, 12, epsabs=1e-12)[0]
+
+    step = 1e-4
+    slope = (expected(mean + step, sd**2) - expected(mean - step, sd**2)) / (2 * step)
+    bend = (expected(mean, sd**2 + step) - expected(mean, sd**2 - step)) / (2 * step)
+    terms = _expected_terms(np, k - n / 2, n, mean**2 + sd**2, mean, None)
+    weight, linear, value, _ = terms
+    assert value + linear * mean == pytest.approx(expected(mean, sd**2), abs=2e-4)
+    assert linear - weight * mean == pytest.approx(slope, abs=2e-3)
+    assert -0.5 * weight == pytest.approx(bend, abs=2e-3)
+
+
+def test_noise_is_averaged_out_more_closely_than_by_the_bound():
+    nodes, weights = roots_hermitenorm(200)
+    weights = weights / weights.sum()
+    for k, n, psi, variance in ((180, 250, 1.5, 0.3), (3, 200, -3.0, 0.5), (7, 10, -0.5, 0.3)):
+        at = psi + np.sqrt(variance) * nodes
+        exact = k * psi - n * np.logaddexp(0, psi)
+        integral = np.log(weights @ np.exp(k * at - n * np.logaddexp(0, at) - exact)) + exact
+        known = (np, k - n / 2, n, psi**2, psi, variance)
+        loose, close = _cell_terms(*known)[2], _expected_terms(*known)[2]
+        assert loose < close < integral + 1e-3
+        assert close > integral - 0.02
 
 
 def test_noise_has_the_second_moment_of_its_posterior():
