@@ -300,10 +300,10 @@ def test_scales_and_probabilities_of_a_directed_family_are_recovered(rng):
     values = fitted.state.values
     x = np.abs(values["item_mean"][:, 0]).mean()
     sd = np.sqrt(values["step_factor_covariance"][STEPS.index("finetune"), 0, 0]) * x
-    assert sd == pytest.approx(0.4, rel=0.25)
+    assert sd == pytest.approx(0.4, rel=0.2)
     root = np.sqrt(values["step_factor_covariance"][0, 0, 0]) * x
     assert root > 1.5 * sd
-    assert values["step_factor_tail"][STEPS.index("finetune")] < 60
+    assert values["step_factor_tail"][STEPS.index("finetune")] < 15
     items = predict_items(fitted, key=jax.random.key(1), models=list(lineage.nodes))
     cols = [int(q[1:]) for q in design.items["item"]]
     found = items["mean"].to_numpy().reshape(len(lineage.nodes), -1)
@@ -313,7 +313,7 @@ def test_scales_and_probabilities_of_a_directed_family_are_recovered(rng):
         truth <= items["upper"].to_numpy().reshape(truth.shape)
     )
     # Models and items are independent in the approximation, which makes it a little narrow.
-    assert 0.8 < inside.mean() < 0.95
+    assert 0.85 < inside.mean() < 0.95
 
 
 def test_over_dispersion_of_counts_is_learned(rng):
@@ -495,8 +495,8 @@ def test_probabilities_near_those_of_nuts():
     gap = np.sqrt(np.mean((a["mean"] - b["mean"]) ** 2))
     ratio = (b["sd"] / a["sd"]).mean()
     print(f"RMS gap of probabilities {gap:.4f}, mean ratio of sd {ratio:.2f}")  # noqa: T201
-    assert gap < 0.02
-    assert 0.6 < ratio < 1.2
+    assert gap < 0.01
+    assert 0.85 < ratio < 1.15
 
 
 @pytest.mark.slow
@@ -521,5 +521,5 @@ def test_probabilities_on_a_directed_prior_near_those_of_nuts():
     gap = np.sqrt(np.mean((a["mean"] - b["mean"]) ** 2))
     ratio = (b["sd"] / a["sd"]).mean()
     print(f"RMS gap of probabilities {gap:.4f}, mean ratio of sd {ratio:.2f}")  # noqa: T201
-    assert gap < 0.03
-    assert 0.6 < ratio < 1.2
+    assert gap < 0.01
+    assert 0.85 < ratio < 1.15
