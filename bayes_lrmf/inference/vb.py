@@ -28,6 +28,7 @@ __all__ = ["fit_vb"]
 _NEGLIGIBLE_GAIN = 0.02
 _ROUGH = 50.0
 _FEWEST_SWEEPS = 3
+_CURVATURE_PASSES = 3
 
 
 def fit_vb(
@@ -83,9 +84,17 @@ def fit_vb(
     loadings are scaled to the variance their prior has, and the factors back, which leaves psi
     alone and saves most of the sweeps (parameter expansion, Qi & Jaakkola 2006).
 
+    At the end the covariance of the models, with their means as they are, is made that of the
+    expected log-likelihood instead of its bound: the inverse of the prior's precision plus the
+    expected curvature, the fixed point of Gaussian variational approximation (Opper & Archambeau
+    2009). The bound's curvature is larger, sevenfold at log-odds of 4, and intervals of models with
+    few responses from it are too narrow. Sweeps that follow the expected log-likelihood all the way
+    have no need of a bound, but factors of models that are nearly always right or wrong run away.
+
     References
     ----------
-    Polson, Scott & Windle (2013); Jaakkola & Jordan (2000); Durante & Rigon (2019).
+    Polson, Scott & Windle (2013); Jaakkola & Jordan (2000); Durante & Rigon (2019); Opper &
+    Archambeau (2009).
     """
     _check(design, spec)
     max_sweeps = whole_number(max_sweeps, name="max_sweeps")
@@ -108,10 +117,12 @@ def fit_vb(
         if len(trace) < n_bound + _FEWEST_SWEEPS:
             continue
         gain = trace[-2] - trace[-1]
-        if fit.exact:
+        if fit.is_final:
             converged = abs(gain) < enough
         elif gain < _ROUGH * enough:
             fit, n_bound = fit.integrated(), len(trace)
+    for _ in range(_CURVATURE_PASSES):
+        fit = fit.with_expected_curvature()
     message = f"ELBO {-trace[-1]:.6g} after {len(trace)} sweeps"
     if n_bound:
         message += f", {len(trace) - n_bound} of them with variances of steps integrated out"
@@ -173,7 +184,6 @@ class _Fit:
     factor: BlockFactor | None
     prior: Any
     noise_sd: np.ndarray | None
-    exact: bool = False
 
     @classmethod
     def start(cls, design: Design, spec: Spec, values: dict[str, np.ndarray]) -> _Fit:
@@ -249,9 +259,7 @@ class _Fit:
 
     def swept(self, *, learn: bool) -> tuple[_Fit, float]:
         """Return the state after one sweep, and the ELBO before it."""
-        evidence = self.cells.about_items(
-            self.local(), self.items.local(), self.noise, exact=self.exact
-        )
+        evidence = self.cells.about_items(self.local(), self.items.local(), self.noise)
         elbo = -np.inf if self.factor is None else evidence.bound + self.items_and_models()
         new = dataclasses.replace(self, items=self.items.updated(evidence))
         if learn:
@@ -261,15 +269,26 @@ class _Fit:
                 new = new._standardised()
         return new._with_models(learn=learn), elbo
 
-    def integrated(self) -> _Fit:
-        """Return the fit that takes expectations instead of bounds from now on.
+    @property
+    def is_final(self) -> bool:
+        """Whether its sweeps are those to end with."""
+        return not isinstance(self.prior, DirectedPrior) or self.prior.marginal
 
-        The variances of the steps are integrated out, the log-likelihood is averaged itself.
+    def integrated(self) -> _Fit:
+        """Return the fit that integrates the variances of steps out from now on."""
+        return dataclasses.replace(self, prior=dataclasses.replace(self.prior, marginal=True))
+
+    def with_expected_curvature(self) -> _Fit:
+        """Return the fit with the covariance of models that its own expected curvature gives.
+
+        Means stay. The curvature of the bound, which pays in accuracy for being one, is larger, and
+        intervals from it are too narrow.
         """
-        prior = self.prior
-        if isinstance(prior, DirectedPrior):
-            prior = dataclasses.replace(prior, marginal=True)
-        return dataclasses.replace(self, prior=prior, exact=True)
+        square = self.cells.curvature_of_models(self.local(), self.items.local(), self.noise)
+        factor = self.design.blocks.factor(*self._precision(square)[:2])
+        moments = Moments(self.moments.mean, *self.design.blocks.selected_inverse(factor))
+        prior = self.prior.updated(moments, learn=False)
+        return dataclasses.replace(self, moments=moments, factor=factor, prior=prior)
 
     def items_and_models(self) -> float:
         """Return what the ELBO holds beside the cells."""
@@ -304,23 +323,27 @@ class _Fit:
         prior = self.prior.transformed(back, shift)
         return dataclasses.replace(self, items=items, moments=moments, prior=prior)
 
-    def _with_models(self, *, learn: bool) -> _Fit:
-        evidence = self.cells.about_models(
-            self.local(), self.items.local(), self.noise, exact=self.exact
-        )
+    def _precision(self, square: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return precision blocks given `Evidence.square`, and the prior's linear term."""
         diagonal, off, linear = self.prior.precision()
         n, k = self.design.n_evaluated, self.spec.rank
-        for p, effect in enumerate(self.maps):
-            square, pull = evidence.square[p], evidence.linear[p]
-            pull = pull - square[..., k + 1]
-            diagonal[:n, :k, :k] += square[:, :k, :k]
-            linear[:n, :k] += pull[:, :k]
+        for of_panel, effect in zip(square, self.maps, strict=True):
+            diagonal[:n, :k, :k] += of_panel[:, :k, :k]
             hit = np.flatnonzero(effect)
             for e in hit:
-                diagonal[:n, :k, k + e] += square[:, :k, k]
-                diagonal[:n, k + e, :k] += square[:, :k, k]
-                linear[:n, k + e] += pull[:, k]
-                diagonal[:n, k + e, k + hit] += square[:, [k], k]
+                diagonal[:n, :k, k + e] += of_panel[:, :k, k]
+                diagonal[:n, k + e, :k] += of_panel[:, :k, k]
+                diagonal[:n, k + e, k + hit] += of_panel[:, [k], k]
+        return diagonal, off, linear
+
+    def _with_models(self, *, learn: bool) -> _Fit:
+        evidence = self.cells.about_models(self.local(), self.items.local(), self.noise)
+        diagonal, off, linear = self._precision(evidence.square)
+        n, k = self.design.n_evaluated, self.spec.rank
+        pulls = evidence.linear - evidence.square[..., k + 1]
+        for pull, effect in zip(pulls, self.maps, strict=True):
+            linear[:n, :k] += pull[:, :k]
+            linear[:n, k + np.flatnonzero(effect)] += pull[:, [k]]
         blocks = self.design.blocks
         factor = blocks.factor(diagonal, off)
         moments = Moments(blocks.solve(factor, linear), *blocks.selected_inverse(factor))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -206,8 +207,6 @@ class CellTable:
         models: LocalMoments,
         items: LocalMoments,
         noise: np.ndarray | None = None,
-        *,
-        exact: bool = False,
     ) -> Evidence:
         """Return sums by item over models.
 
@@ -217,13 +216,11 @@ class CellTable:
         items : LocalMoments, shapes (n_items, ...)
         noise : array, shape (n_items,), optional
             Variance of the over-dispersion of each item's cells.
-        exact : bool
-            Whether expectations of the log-likelihood are taken instead of its bound.
         """
         if not self.dense:
-            return self._sparse(models, items, noise, by_item=True, exact=exact)
+            return self._sparse(models, items, noise, by_item=True)
         with jax.enable_x64(True):
-            parts = _item_pass(self._inputs(models, items, noise), exact=exact)
+            parts = _item_pass(self._inputs(models, items, noise))
             square, linear, bound, spread = (np.asarray(p, float) for p in parts)
         f = square.shape[-1]
         return Evidence(
@@ -238,63 +235,91 @@ class CellTable:
         models: LocalMoments,
         items: LocalMoments,
         noise: np.ndarray | None = None,
-        *,
-        exact: bool = False,
     ) -> Evidence:
         """Return sums by panel and model over the items of the panel; see `about_items`."""
         if not self.dense:
-            return self._sparse(models, items, noise, by_item=False, exact=exact)
+            return self._sparse(models, items, noise, by_item=False)
         with jax.enable_x64(True):
-            parts = _model_pass(self._inputs(models, items, noise), exact=exact)
+            parts = _model_pass(self._inputs(models, items, noise))
             square, linear, bound = (np.asarray(p, float) for p in parts)
         return Evidence(self.packing.unpack(square), linear, float(bound.sum()), None)
 
-    def _sparse(
-        self, models: LocalMoments, items: LocalMoments, noise: Any, *, by_item: bool, exact: bool
-    ) -> Evidence:
-        pack, n_panels = self.packing, len(models.mean)
-        by_panel = self.panel[self.cols].astype(np.int64) * self.shape[0] + self.rows
-        g = pack.pack(models.second).reshape(n_panels * self.shape[0], -1)
-        h = pack.pack(items.second) * pack.multiplicity
-        g_mean = models.mean.reshape(len(g), -1)
-        weight, linear = np.empty(len(self.rows)), np.empty(len(self.rows))
-        squares = np.empty(len(self.rows))
-        bound = 0.0
-        spread = None if noise is None else noise[self.cols]
+    def curvature_of_models(
+        self,
+        models: LocalMoments,
+        items: LocalMoments,
+        noise: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return `Evidence.square` by panel and model with weights of the log-likelihood itself.
+
+        The bound, from which `about_models` takes them, has larger ones.
+        """
+        if not self.dense:
+            return self._sparse_curvature(models, items, noise)
+        with jax.enable_x64(True):
+            square = _curvature_pass(self._inputs(models, items, noise))
+        return self.packing.unpack(np.asarray(square, float))
+
+    def _by_panel(self) -> np.ndarray:
+        """Return the row of each cell among models of panels, panels first."""
+        return self.panel[self.cols].astype(np.int64) * self.shape[0] + self.rows
+
+    def _sparse_blocks(
+        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray | None]]:
+        """Yield slices of cells with E psi^2, E psi and the noise of each."""
+        by_panel, size = self._by_panel(), self.packing.size
+        g = self.packing.pack(models.second).reshape(-1, len(self.packing.multiplicity))
+        h = self.packing.pack(items.second) * self.packing.multiplicity
+        g_mean = models.mean.reshape(-1, size)
         for start in range(0, len(self.rows), _SPARSE_BLOCK):
             b = slice(start, start + _SPARSE_BLOCK)
             square = np.einsum("cf,cf->c", g[by_panel[b]], h[self.cols[b]])
-            mean = None
-            if exact or spread is not None:
-                mean = np.einsum("cl,cl->c", g_mean[by_panel[b]], items.mean[self.cols[b]])
-            part = (_expected_terms if exact else _cell_terms)(
-                np,
-                self.centred[b],
-                self.trials[b],
-                square,
-                mean,
-                None if spread is None else spread[b],
-            )
+            mean = np.einsum("cl,cl->c", g_mean[by_panel[b]], items.mean[self.cols[b]])
+            yield b, square, mean, None if noise is None else noise[self.cols[b]]
+
+    def _sparse(
+        self, models: LocalMoments, items: LocalMoments, noise: Any, *, by_item: bool
+    ) -> Evidence:
+        weight, linear = np.empty(len(self.rows)), np.empty(len(self.rows))
+        squares = np.empty(len(self.rows))
+        bound = 0.0
+        for b, square, mean, spread in self._sparse_blocks(models, items, noise):
+            part = _cell_terms(np, self.centred[b], self.trials[b], square, mean, spread)
             weight[b], linear[b] = part[0], part[1]
             bound += float(part[2].sum())
-            if spread is not None:
+            if spread is None:
+                bound += float((part[1] * mean).sum())
+            else:
                 squares[b] = part[3]
-        shape = (len(g), self.shape[1])
-        w = sp.csr_array((weight, (by_panel, self.cols)), shape=shape)
-        k = sp.csr_array((linear, (by_panel, self.cols)), shape=shape)
-        bound += self._linear_bound(k, g_mean, items.mean) if spread is None else 0.0
+        n_panels, n_models, size = models.mean.shape
+        g = self.packing.pack(models.second).reshape(n_panels * n_models, -1)
+        k = self._matrix(linear, len(g))
         if by_item:
+            square = self._matrix(weight, len(g)).T @ g
+            pulled = np.asarray(k.T @ models.mean.reshape(len(g), size))
             total = None
-            if spread is not None:
+            if noise is not None:
                 total = np.bincount(self.cols, squares, minlength=self.shape[1])
-            return Evidence(pack.unpack(w.T @ g), np.asarray(k.T @ g_mean), bound, total)
-        square = (w @ pack.pack(items.second)).reshape(n_panels, self.shape[0], -1)
-        pulled = (k @ items.mean).reshape(n_panels, self.shape[0], -1)
-        return Evidence(pack.unpack(square), pulled, bound, None)
+            return Evidence(self.packing.unpack(square), pulled, bound, total)
+        square = self._sparse_squares(weight, items, n_panels)
+        return Evidence(square, (k @ items.mean).reshape(n_panels, n_models, size), bound, None)
 
-    @staticmethod
-    def _linear_bound(k: sp.csr_array, models: np.ndarray, items: np.ndarray) -> float:
-        return float(((k @ items) * models).sum())
+    def _sparse_curvature(
+        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
+    ) -> np.ndarray:
+        weight = np.empty(len(self.rows))
+        for b, square, mean, spread in self._sparse_blocks(models, items, noise):
+            weight[b] = _curvature(np, self.centred[b], self.trials[b], square, mean, spread)
+        return self._sparse_squares(weight, items, len(models.mean))
+
+    def _matrix(self, cells: np.ndarray, n_rows: int) -> sp.csr_array:
+        return sp.csr_array((cells, (self._by_panel(), self.cols)), shape=(n_rows, self.shape[1]))
+
+    def _sparse_squares(self, weight: np.ndarray, items: LocalMoments, n_panels: int) -> np.ndarray:
+        w = self._matrix(weight, n_panels * self.shape[0])
+        square = (w @ self.packing.pack(items.second)).reshape(n_panels, self.shape[0], -1)
+        return self.packing.unpack(square)
 
 
 def _cell_terms(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, noise: Any) -> Any:
@@ -328,54 +353,41 @@ def _cell_terms(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, nois
     return omega * shrink, centred * shrink, xp.where(seen, bound, 0.0), xp.where(seen, squares, 0)
 
 
-def _expected_terms(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, noise: Any) -> Any:
-    r"""Return what `_cell_terms` does, for the expected log-likelihood itself, not its bound.
+def _curvature(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, noise: Any) -> Any:
+    r"""Return weights of cells: the expected curvature of their log-likelihood, ``n E[p (1 - p)]``.
 
-    psi is taken as normal with the moments that models and items give it, and expectations are by
-    quadrature. With p the expected probability and omega the expected curvature ``n E[p (1 - p)]``
-    the update is that of natural gradients (Khan & Lin 2017): weight omega, coefficient
-    ``k - n p + omega E psi``. The curvature of Jaakkola & Jordan's bound is larger, sevenfold at
-    psi = 4, and posteriors from it are too narrow.
+    psi is normal with the moments that models and items give it. Normal noise on the log-odds is
+    put at its best Gaussian first, and leaves ``omega / (1 + v omega)`` of a weight omega.
     """
     variance = xp.maximum(square - mean**2, _LEAST_SQUARE)
     if noise is None:
-        p, omega, value = _expectations(xp, centred, trials, mean, variance)
-        linear = centred - trials * p + omega * mean
-        return omega, linear, value - linear * mean, None
-    seen = trials > 0
+        return trials * _probability(xp, mean, variance)[1]
     centre, spread = mean, variance + noise
     for _ in range(_NOISE_STEPS):
-        p, omega, value = _expectations(xp, centred, trials, centre, spread)
-        linear = centred - trials * p + omega * centre
+        half, bend = _probability(xp, centre, spread)
+        omega = trials * bend
         shrink = 1 / (1 + noise * omega)
         # Half steps: the mode of a count far from its prior is approached, not jumped over.
-        centre = 0.5 * (centre + shrink * (mean + noise * linear))
+        pull = centred - trials * half + omega * centre
+        centre = 0.5 * (centre + shrink * (mean + noise * pull))
         spread = 0.5 * (spread + noise * shrink + shrink**2 * variance)
-    p, omega, value = _expectations(xp, centred, trials, centre, spread)
-    linear = centred - trials * p + omega * centre
-    shrink = 1 / (1 + noise * omega)
-    left = linear**2 - 2 * linear * omega * mean + omega**2 * square
-    squares = noise * shrink + (noise * shrink) ** 2 * left
-    known = xp.where(noise > 0, noise, 1.0)
-    bound = value + xp.where(noise > 0, 0.5 * (xp.log(shrink) + 1 - squares / known), 0.0)
-    return omega * shrink, linear * shrink, xp.where(seen, bound, 0.0), xp.where(seen, squares, 0)
+    omega = trials * _probability(xp, centre, spread)[1]
+    return omega / (1 + noise * omega)
 
 
-def _expectations(xp: Any, centred: Any, trials: Any, mean: Any, variance: Any) -> Any:
-    """Return E p - 1/2, n E[p (1 - p)] and the expected log-likelihood, psi being normal."""
+def _probability(xp: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
+    """Return E p - 1/2 and E[p (1 - p)], psi being normal, by quadrature."""
     sd = xp.sqrt(variance)
-    p, curvature, fall = 0.0, 0.0, 0.0
+    p, curvature = 0.0, 0.0
     for node, share in zip(_NODES.tolist(), _NODE_SHARES.tolist(), strict=True):
-        psi = mean + sd * node
-        half = xp.tanh(psi / 2) / 2
+        half = xp.tanh((mean + sd * node) / 2) / 2
         p = p + share * half
         curvature = curvature + share * (0.25 - half**2)
-        fall = fall + share * (xp.logaddexp(0.0 * psi, psi) - psi / 2)
-    return p, trials * curvature, centred * mean - trials * fall
+    return p, curvature
 
 
-def _chunk_terms(x: Any, part: Any, exact: bool) -> Any:
-    """Return features of the models of a chunk's panel, and the terms of its cells."""
+def _chunk(x: Any, part: Any, *, with_mean: bool) -> Any:
+    """Return features of the models of a chunk's panel, and what its cells are made of."""
     g, g_mean = x["models"][part["panel"]], x["model_means"][part["panel"]]
     h = (part["items"] * x["multiplicity"]).T
     square = g @ h
@@ -387,23 +399,22 @@ def _chunk_terms(x: Any, part: Any, exact: bool) -> Any:
     else:
         centred, trials = part["tables"]
     mean, noise = None, part["noise"]
-    if exact or noise is not None:
+    if with_mean or noise is not None:
         mean = g_mean @ part["item_means"].T
     if noise is not None:
         noise = noise[None]
-    terms = _expected_terms if exact else _cell_terms
-    weight, linear, bound, spread = terms(jnp, centred, trials, square, mean, noise)
-    return g, g_mean, weight, linear, bound, spread
+    return g, g_mean, (jnp, centred, trials, square, mean, noise)
 
 
 def _parts(x: dict[str, Any]) -> dict[str, Any]:
     return {n: x[n] for n in ("panel", "items", "item_means", "noise", "tables")}
 
 
-@partial(jax.jit, static_argnames="exact")
-def _item_pass(x: dict[str, Any], *, exact: bool) -> Any:
+@jax.jit
+def _item_pass(x: dict[str, Any]) -> Any:
     def step(carry: Any, part: Any) -> Any:
-        g, g_mean, weight, linear, bound, spread = _chunk_terms(x, part, exact)
+        g, g_mean, cells = _chunk(x, part, with_mean=False)
+        weight, linear, bound, spread = _cell_terms(*cells)
         pulled = linear.T @ g_mean
         total = bound.sum(0)
         if spread is None:
@@ -414,8 +425,8 @@ def _item_pass(x: dict[str, Any], *, exact: bool) -> Any:
     return jax.lax.scan(step, 0, _parts(x))[1]
 
 
-@partial(jax.jit, static_argnames="exact")
-def _model_pass(x: dict[str, Any], *, exact: bool) -> Any:
+@jax.jit
+def _model_pass(x: dict[str, Any]) -> Any:
     n_panels, n_models, n_features = x["models"].shape
     dtype = x["models"].dtype
     square = jnp.zeros((n_panels, n_models, n_features), dtype)
@@ -423,7 +434,8 @@ def _model_pass(x: dict[str, Any], *, exact: bool) -> Any:
 
     def step(carry: Any, part: Any) -> Any:
         square, pulled = carry
-        _, g_mean, weight, linear, bound, spread = _chunk_terms(x, part, exact)
+        _, g_mean, cells = _chunk(x, part, with_mean=False)
+        weight, linear, bound, spread = _cell_terms(*cells)
         at = part["panel"]
         more = linear @ part["item_means"]
         total = bound.sum(1)
@@ -434,3 +446,15 @@ def _model_pass(x: dict[str, Any], *, exact: bool) -> Any:
 
     (square, pulled), bound = jax.lax.scan(step, (square, pulled), _parts(x))
     return square, pulled, bound
+
+
+@jax.jit
+def _curvature_pass(x: dict[str, Any]) -> Any:
+    n_panels, n_models, n_features = x["models"].shape
+    square = jnp.zeros((n_panels, n_models, n_features), x["models"].dtype)
+
+    def step(square: Any, part: Any) -> Any:
+        weight = _curvature(*_chunk(x, part, with_mean=True)[2])
+        return square.at[part["panel"]].add(weight @ part["items"]), None
+
+    return jax.lax.scan(step, square, _parts(x))[0]
