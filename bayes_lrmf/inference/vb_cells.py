@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -244,21 +244,28 @@ class CellTable:
             square, linear, bound = (np.asarray(p, float) for p in parts)
         return Evidence(self.packing.unpack(square), linear, float(bound.sum()), None)
 
-    def curvature_of_models(
+    def curvature(
         self,
         models: LocalMoments,
         items: LocalMoments,
         noise: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Return `Evidence.square` by panel and model with weights of the log-likelihood itself.
+        *,
+        by_item: bool,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return `Evidence.square` of the log-likelihood itself, and `Evidence.noise` by item.
 
-        The bound, from which `about_models` takes them, has larger ones.
+        By item, or by panel and model. The bound, from which `about_items` and `about_models` take
+        them, has larger weights and less noise.
         """
         if not self.dense:
-            return self._sparse_curvature(models, items, noise)
+            return self._sparse_curvature(models, items, noise, by_item=by_item)
         with jax.enable_x64(True):
-            square = _curvature_pass(self._inputs(models, items, noise))
-        return self.packing.unpack(np.asarray(square, float))
+            found = _curvature_pass(self._inputs(models, items, noise), by_item=by_item)
+            square, spread = (np.asarray(f, float) for f in found)
+        if by_item:
+            square = square.reshape(-1, square.shape[-1])[self.at]
+        known = noise is not None and by_item
+        return self.packing.unpack(square), spread.ravel()[self.at] if known else None
 
     def _by_panel(self) -> np.ndarray:
         """Return the row of each cell among models of panels, panels first."""
@@ -293,32 +300,40 @@ class CellTable:
             else:
                 squares[b] = part[3]
         n_panels, n_models, size = models.mean.shape
-        g = self.packing.pack(models.second).reshape(n_panels * n_models, -1)
-        k = self._matrix(linear, len(g))
+        k = self._matrix(linear, n_panels * n_models)
+        square = self._sparse_squares(weight, models, items, by_item=by_item)
         if by_item:
-            square = self._matrix(weight, len(g)).T @ g
-            pulled = np.asarray(k.T @ models.mean.reshape(len(g), size))
+            pulled = np.asarray(k.T @ models.mean.reshape(-1, size))
             total = None
             if noise is not None:
                 total = np.bincount(self.cols, squares, minlength=self.shape[1])
-            return Evidence(self.packing.unpack(square), pulled, bound, total)
-        square = self._sparse_squares(weight, items, n_panels)
+            return Evidence(square, pulled, bound, total)
         return Evidence(square, (k @ items.mean).reshape(n_panels, n_models, size), bound, None)
 
     def _sparse_curvature(
-        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
-    ) -> np.ndarray:
-        weight = np.empty(len(self.rows))
+        self, models: LocalMoments, items: LocalMoments, noise: Any, *, by_item: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        weight, squares = np.empty(len(self.rows)), np.empty(len(self.rows))
         for b, square, mean, spread in self._sparse_blocks(models, items, noise):
-            weight[b] = _curvature(np, self.centred[b], self.trials[b], square, mean, spread)
-        return self._sparse_squares(weight, items, len(models.mean))
+            part = _curvature(np, self.centred[b], self.trials[b], square, mean, spread)
+            weight[b], squares[b] = part
+        total = None
+        if noise is not None and by_item:
+            total = np.bincount(self.cols, squares, minlength=self.shape[1])
+        return self._sparse_squares(weight, models, items, by_item=by_item), total
 
     def _matrix(self, cells: np.ndarray, n_rows: int) -> sp.csr_array:
         return sp.csr_array((cells, (self._by_panel(), self.cols)), shape=(n_rows, self.shape[1]))
 
-    def _sparse_squares(self, weight: np.ndarray, items: LocalMoments, n_panels: int) -> np.ndarray:
-        w = self._matrix(weight, n_panels * self.shape[0])
-        square = (w @ self.packing.pack(items.second)).reshape(n_panels, self.shape[0], -1)
+    def _sparse_squares(
+        self, weight: np.ndarray, models: LocalMoments, items: LocalMoments, *, by_item: bool
+    ) -> np.ndarray:
+        n_panels, n_models = models.mean.shape[:2]
+        w = self._matrix(weight, n_panels * n_models)
+        if by_item:
+            g = self.packing.pack(models.second).reshape(n_panels * n_models, -1)
+            return self.packing.unpack(w.T @ g)
+        square = (w @ self.packing.pack(items.second)).reshape(n_panels, n_models, -1)
         return self.packing.unpack(square)
 
 
@@ -354,25 +369,28 @@ def _cell_terms(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, nois
 
 
 def _curvature(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, noise: Any) -> Any:
-    r"""Return weights of cells: the expected curvature of their log-likelihood, ``n E[p (1 - p)]``.
+    r"""Return weight and noise of cells: the expected curvature of their log-likelihood.
 
-    psi is normal with the moments that models and items give it. Normal noise on the log-odds is
-    put at its best Gaussian first, and leaves ``omega / (1 + v omega)`` of a weight omega.
+    That is ``n E[p (1 - p)]``, psi being normal with the moments that models and items give it.
+    Normal noise on the log-odds is put at its best Gaussian first; of a weight omega it leaves
+    ``omega / (1 + v omega)``.
     """
     variance = xp.maximum(square - mean**2, _LEAST_SQUARE)
     if noise is None:
-        return trials * _probability(xp, mean, variance)[1]
+        return trials * _probability(xp, mean, variance)[1], 0.0
     centre, spread = mean, variance + noise
-    for _ in range(_NOISE_STEPS):
+    for step in range(_NOISE_STEPS + 1):
         half, bend = _probability(xp, centre, spread)
         omega = trials * bend
         shrink = 1 / (1 + noise * omega)
-        # Half steps: the mode of a count far from its prior is approached, not jumped over.
         pull = centred - trials * half + omega * centre
-        centre = 0.5 * (centre + shrink * (mean + noise * pull))
-        spread = 0.5 * (spread + noise * shrink + shrink**2 * variance)
-    omega = trials * _probability(xp, centre, spread)[1]
-    return omega / (1 + noise * omega)
+        if step < _NOISE_STEPS:
+            # Half steps: the mode of a count far from its prior is approached, not jumped over.
+            centre = 0.5 * (centre + shrink * (mean + noise * pull))
+            spread = 0.5 * (spread + noise * shrink + shrink**2 * variance)
+    left = pull**2 - 2 * pull * omega * mean + omega**2 * square
+    squares = noise * shrink + (noise * shrink) ** 2 * left
+    return omega * shrink, xp.where(trials > 0, squares, 0.0)
 
 
 def _probability(xp: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
@@ -448,13 +466,18 @@ def _model_pass(x: dict[str, Any]) -> Any:
     return square, pulled, bound
 
 
-@jax.jit
-def _curvature_pass(x: dict[str, Any]) -> Any:
+@partial(jax.jit, static_argnames="by_item")
+def _curvature_pass(x: dict[str, Any], *, by_item: bool) -> Any:
     n_panels, n_models, n_features = x["models"].shape
-    square = jnp.zeros((n_panels, n_models, n_features), x["models"].dtype)
+    of_models = jnp.zeros((n_panels, n_models, n_features), x["models"].dtype)
 
     def step(square: Any, part: Any) -> Any:
-        weight = _curvature(*_chunk(x, part, with_mean=True)[2])
-        return square.at[part["panel"]].add(weight @ part["items"]), None
+        g, _, cells = _chunk(x, part, with_mean=True)
+        weight, squares = _curvature(*cells)
+        squares = (squares + jnp.zeros_like(weight)).sum(0)
+        if by_item:
+            return square, (weight.T @ g, squares)
+        return square.at[part["panel"]].add(weight @ part["items"]), (None, squares)
 
-    return jax.lax.scan(step, square, _parts(x))[0]
+    of_models, (of_items, squares) = jax.lax.scan(step, of_models, _parts(x))
+    return of_items if by_item else of_models, squares

@@ -77,14 +77,17 @@ class ItemGaussians:
         """Return the best Gaussians given sums over models of (m, c, 1)."""
         k = self.spec.rank
         at = np.r_[0:k, k + 1]
-        precision = evidence.square[:, at[:, None], at].copy()
-        prior = self.prior_precision
-        precision += np.diag(prior)
+        new = self.with_curvature(evidence.square)
         linear = evidence.linear[:, at] - evidence.square[:, at, k]
-        linear = linear + prior * self.group_mean[self.design.item_groups]
-        covariance = np.linalg.inv(precision)
-        mean = (covariance @ linear[..., None])[..., 0]
-        return dataclasses.replace(self, mean=mean, covariance=covariance)
+        linear = linear + self.prior_precision * self.group_mean[self.design.item_groups]
+        mean = (new.covariance @ linear[..., None])[..., 0]
+        return dataclasses.replace(new, mean=mean)
+
+    def with_curvature(self, square: np.ndarray) -> ItemGaussians:
+        """Return the same means with the covariances that `Evidence.square` gives."""
+        at = np.r_[0 : self.spec.rank, self.spec.rank + 1]
+        precision = square[:, at[:, None], at] + np.diag(self.prior_precision)
+        return dataclasses.replace(self, covariance=np.linalg.inv(precision))
 
     def with_scales(self) -> ItemGaussians:
         """Return group means and the spread of intercepts at their best."""

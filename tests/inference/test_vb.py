@@ -117,7 +117,8 @@ def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypa
     k, n = design.responses.matrices(design.responses.models)
     square_i, linear_i = np.zeros_like(items.second), np.zeros_like(items.mean)
     square_m, linear_m = np.zeros_like(models.second), np.zeros_like(models.mean)
-    bound, squares, curvature = 0.0, np.zeros(design.n_items), np.zeros_like(models.second)
+    curvature_i, curvature_m = np.zeros_like(items.second), np.zeros_like(models.second)
+    bound, squares, exact_squares = 0.0, np.zeros(design.n_items), np.zeros(design.n_items)
     for u, i in np.argwhere(n > 0):
         s, v = models.second[panel[i], u], items.second[i]
         mean = models.mean[panel[i], u] @ items.mean[i]
@@ -127,7 +128,10 @@ def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypa
         terms = _cell_terms(*of_cell)
         weight, pull = terms[0], terms[1]
         bound += terms[2] + (pull * mean if noise is None else 0.0)
-        curvature[panel[i], u] += _curvature(*of_cell) * v
+        bend, noise_square = _curvature(*of_cell)
+        curvature_i[i] += bend * s
+        curvature_m[panel[i], u] += bend * v
+        exact_squares[i] += noise_square
         square_i[i] += weight * s
         linear_i[i] += pull * models.mean[panel[i], u]
         square_m[panel[i], u] += weight * v
@@ -137,8 +141,11 @@ def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypa
         np.testing.assert_allclose(found.square, square, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(found.linear, linear, rtol=1e-6, atol=1e-6)
         assert found.bound == pytest.approx(bound, rel=1e-8)
-    found = table.curvature_of_models(models, items, noise)
-    np.testing.assert_allclose(found, curvature, rtol=1e-6, atol=1e-6)
+    for of_items, total in ((True, curvature_i), (False, curvature_m)):
+        found, found_squares = table.curvature(models, items, noise, by_item=of_items)
+        np.testing.assert_allclose(found, total, rtol=1e-6, atol=1e-6)
+        if noise is not None and of_items:
+            np.testing.assert_allclose(found_squares, exact_squares)
     if noise is not None:
         np.testing.assert_allclose(by_item.noise, squares)
 
@@ -169,8 +176,8 @@ def test_curvature_is_that_of_the_expected_log_likelihood(k, n, mean, sd):
     step = 1e-2
     bend = (expected(mean + step) - 2 * expected(mean) + expected(mean - step)) / step**2
     known = (np, k - n / 2, n, mean**2 + sd**2, mean, None)
-    assert _curvature(*known) == pytest.approx(-bend, abs=2e-3)
-    assert _curvature(*known) < _cell_terms(*known)[0]
+    assert _curvature(*known)[0] == pytest.approx(-bend, abs=2e-3)
+    assert _curvature(*known)[0] < _cell_terms(*known)[0]
 
 
 @pytest.mark.parametrize(("k", "n", "psi", "variance"), [(180, 250, 1.5, 0.3), (3, 200, -3.0, 0.5)])
@@ -185,7 +192,7 @@ def test_curvature_of_a_noisy_count_is_that_of_its_integral(k, n, psi, variance)
 
     step = 1e-2
     bend = (integral(psi + step) - 2 * integral(psi) + integral(psi - step)) / step**2
-    found = _curvature(np, k - n / 2, n, psi**2, psi, variance)
+    found, _ = _curvature(np, k - n / 2, n, psi**2, psi, variance)
     assert found == pytest.approx(-bend, rel=0.1)
 
 
