@@ -161,7 +161,7 @@ def evaluate(
                     continue
                 if split is None:
                     split = setting.split(responses, background, seed=seed)
-                if validation is None and tune and len(METHODS[name].grid) > 1:
+                if validation is None and tune and METHODS[name].uses_validation:
                     validation = setting.validation(
                         split.train, background, seed=seed + _VALIDATION_SEED
                     )

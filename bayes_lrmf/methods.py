@@ -20,6 +20,7 @@ from bayes_lrmf.baselines import (
     scaling_law,
 )
 from bayes_lrmf.checks import InputError, one_of
+from bayes_lrmf.conformal import conformal_forecast
 from bayes_lrmf.design import make_design
 from bayes_lrmf.forecast import Forecast, point_forecast, posterior_forecast
 from bayes_lrmf.holdouts import Split, families
@@ -60,14 +61,22 @@ class Method:
         ``(split, background, settings, key) -> Forecast`` of the split's models.
     grid : sequence of mappings
         Settings to choose from on validation cells; a single one is used as it is.
-    needs_features : bool
     summary : str
+    needs_features : bool
+    conformal : bool
+        Whether intervals are put around it, from its errors on the validation split.
     """
 
     predict: Callable[[Split, Background, Settings, jax.Array], Forecast]
     grid: Sequence[Settings]
     summary: str
     needs_features: bool = False
+    conformal: bool = False
+
+    @property
+    def uses_validation(self) -> bool:
+        """Whether it learns something from a validation split."""
+        return self.conformal or len(self.grid) > 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +116,8 @@ def run_method(
     background : Background
     key : jax key
     validation : Split, optional
-        Made from ``split.train`` alone. Without it the first settings are used.
+        Made from ``split.train`` alone. Without it the first settings are used, and a method whose
+        intervals come from it has none.
 
     Raises
     ------
@@ -125,7 +135,11 @@ def run_method(
             validation.test,
             validation.models,
         )
-    return Run(method.predict(split, background, settings, key), settings, table)
+    forecast = method.predict(split, background, settings, key)
+    if validation is not None and method.conformal:
+        known = method.predict(validation, background, settings, key)
+        forecast = conformal_forecast(forecast, known, validation)
+    return Run(forecast, settings, table)
 
 
 def _posterior(spec_name: str, fit: str, *, with_features: bool = False) -> Callable[..., Forecast]:
@@ -289,5 +303,12 @@ METHODS: dict[str, Method] = {
     ),
 }
 """Methods by name."""
+
+METHODS |= {
+    f"{name}_conformal": dataclasses.replace(
+        METHODS[name], conformal=True, summary=f"{name}, split-conformal intervals"
+    )
+    for name in ("lineage_mean", "ncf_factors", "paper")
+}
 
 DEFAULT_METHODS = ("item_mean", "lineage_mean", "mf", "lrmf_map", "vb")

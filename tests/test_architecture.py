@@ -63,6 +63,7 @@ FLOORS = {
     "baselines.*": 7,
     "flag": 7,
     "scoring": 8,
+    "conformal": 8,
     "methods": 8,
     "evaluation": 9,
     "evaluate": 9,

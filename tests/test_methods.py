@@ -19,6 +19,7 @@ from bayes_lrmf.holdouts import hold_out_cold
 from bayes_lrmf.inference import fit_map
 from bayes_lrmf.methods import METHODS, Background, Method, run_method
 from bayes_lrmf.predict import predict_items
+from bayes_lrmf.scoring import benchmark_scores
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import HyperPrior, Penalty, read_spec
 
@@ -148,3 +149,31 @@ def test_mistakes_say_what_to_do(split, background):
     bare = Background(background.lineage)
     with pytest.raises(InputError, match=r"scaling needs features.*--models-table"):
         run_method("scaling", split, bare, key=KEY)
+
+
+def test_conformal_intervals_come_from_errors_on_the_validation_split(shrunk, monkeypatch):
+    table = simulate(
+        read_spec("mf"), key=jax.random.key(4), n_models=140, n_items=80, density=1, cold_share=0
+    )
+    background = Background(table.lineage)
+    split = hold_out_cold(table.responses, table.lineage, seed=0)
+    validation = hold_out_cold(split.train, table.lineage, seed=1)
+    method = dataclasses.replace(METHODS["level"], conformal=True)
+    monkeypatch.setitem(METHODS, "level_conformal", method)
+    assert run_method("level_conformal", split, background, key=KEY).forecast.is_point
+    run = run_method("level_conformal", split, background, key=KEY, validation=validation)
+    level = run.settings["level"]
+    np.testing.assert_allclose(run.forecast.probabilities, level)
+    lower, upper = run.forecast.intervals(0.8)
+    observed = benchmark_scores(point_of(validation, level), validation)[0]
+    for b, scores in enumerate(observed.T):
+        known = scores[~np.isnan(scores)]
+        assert len(known) >= 20
+        half = np.sort(np.abs(known - level))[int(np.ceil(0.8 * (len(known) + 1))) - 1]
+        np.testing.assert_allclose(upper[:, b], min(level + half, 1), atol=2e-3)
+        np.testing.assert_allclose(lower[:, b], max(level - half, 0), atol=2e-3)
+
+
+def point_of(split, level):
+    p = level * np.ones((len(split.models), split.train.n_items))
+    return point_forecast(p, split.train, split.models)
