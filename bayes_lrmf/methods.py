@@ -142,7 +142,9 @@ def run_method(
     return Run(forecast, settings, table)
 
 
-def _posterior(spec_name: str, fit: str, *, with_features: bool = False) -> Callable[..., Forecast]:
+def _posterior(
+    spec_name: str, fit: str, *, with_features: bool = False, likelihood: str | None = None
+) -> Callable[..., Forecast]:
     """Return the method that fits a named spec; settings replace its fields or its penalty."""
 
     def predict(
@@ -156,6 +158,8 @@ def _posterior(spec_name: str, fit: str, *, with_features: bool = False) -> Call
                 n: HyperPrior(v, getattr(spec, n).log_sd) for n, v in settings.items()
             }
             spec = dataclasses.replace(spec, **medians)
+        if likelihood is not None:
+            spec = dataclasses.replace(spec, likelihood=likelihood)
         fit_key, draw_key = jax.random.split(key)
         design = make_design(
             split.train,
@@ -291,6 +295,14 @@ METHODS: dict[str, Method] = {
     "mf_svi": Method(_posterior("mf", "svi"), [{}], "factorisation, variational"),
     "lrmf_svi": Method(
         _posterior("laplacian", "svi"), [{}], "Laplacian lineage prior, variational"
+    ),
+    "vb_laplacian": Method(
+        _posterior("laplacian", "vb", likelihood="logit_normal"),
+        [{}],
+        "Laplacian lineage prior, variational in closed form",
+    ),
+    "vb_student": Method(
+        _posterior("directed", "vb"), [{}], "directed prior, Student-t steps, lineage alone"
     ),
     "vb": Method(
         _posterior("lrmf", "vb"), [{}], "directed lineage prior, variational, lineage alone"
