@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import pandas as pd
 
 from bayes_lrmf.design import make_design
 from bayes_lrmf.diagnose import diagnose
-from bayes_lrmf.inference import fit_svi
+from bayes_lrmf.inference import fit_vb
 from bayes_lrmf.plots import plot_predictions
 from bayes_lrmf.predict import predict_benchmarks
 from bayes_lrmf.progress import Progress
@@ -24,13 +25,14 @@ _N_SHOWN = 12
 def main() -> None:
     """Simulate, fit, diagnose, predict, plot."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    spec = read_spec("laplacian")
-    data = simulate(spec, key=jax.random.key(7), n_models=60, n_items=200, density=0.5)
+    truth_spec = dataclasses.replace(read_spec("directed"), rank=2)
+    data = simulate(truth_spec, key=jax.random.key(7), n_models=60, n_items=200, density=0.5)
     print("Simulated data, not real models:", data.responses)
     print(data.lineage.summary(list(data.lineage.nodes)))
+    spec = read_spec("lrmf")
     design = make_design(data.responses, spec, lineage=data.lineage)
-    with Progress("fit svi") as progress:
-        posterior = fit_svi(design, spec, key=jax.random.key(0), progress=progress)
+    with Progress("fit vb") as progress:
+        posterior = fit_vb(design, spec, key=jax.random.key(0), progress=progress)
     write_posterior(posterior, FOLDER / "posterior.nc")
     print("\n".join(diagnose(posterior).lines))
 
