@@ -14,9 +14,16 @@ from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError, positive, whole_number
 from bayes_lrmf.design import Design
 from bayes_lrmf.inference.map import fit_map
-from bayes_lrmf.inference.vb_cells import CellTable, LocalMoments, local_maps
+from bayes_lrmf.inference.vb_cells import CellTable
 from bayes_lrmf.inference.vb_field import FieldPrior
 from bayes_lrmf.inference.vb_items import ItemGaussians, scale_mode
+from bayes_lrmf.inference.vb_local import (
+    LocalMoments,
+    local_maps,
+    local_moments,
+    onto_models,
+    pull_of_models,
+)
 from bayes_lrmf.inference.vb_steps import DirectedPrior, Moments
 from bayes_lrmf.posterior import FitRecord, GaussianState, Posterior
 from bayes_lrmf.progress import Progress
@@ -243,20 +250,8 @@ class _Fit:
 
     def local(self) -> LocalMoments:
         """Return moments of (m, c, 1) of evaluated models, by panel."""
-        k, n = self.spec.rank, self.design.n_evaluated
-        mean, variance = self.moments.mean[:n], self.moments.variance[:n]
-        n_panels = len(self.maps)
-        local = np.ones((n_panels, n, k + 2))
-        second = np.zeros((n_panels, n, k + 2, k + 2))
-        for p, effect in enumerate(self.maps):
-            local[p, :, :k] = mean[:, :k]
-            local[p, :, k] = mean[:, k:] @ effect
-            across = variance[:, :k, k:] @ effect
-            second[p, :, :k, :k] = variance[:, :k, :k]
-            second[p, :, :k, k] = second[p, :, k, :k] = across
-            second[p, :, k, k] = (variance[:, k:, k:] @ effect) @ effect
-        second += local[..., :, None] * local[..., None, :]
-        return LocalMoments(local, second)
+        n, k = self.design.n_evaluated, self.spec.rank
+        return local_moments(self.maps, self.moments.mean[:n], self.moments.variance[:n], k)
 
     def swept(self, *, learn: bool) -> tuple[_Fit, float]:
         """Return the state after one sweep, and the ELBO before it."""
@@ -345,24 +340,13 @@ class _Fit:
     def _precision(self, square: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return precision blocks given `Evidence.square`, and the prior's linear term."""
         diagonal, off, linear = self.prior.precision()
-        n, k = self.design.n_evaluated, self.spec.rank
-        for of_panel, effect in zip(square, self.maps, strict=True):
-            diagonal[:n, :k, :k] += of_panel[:, :k, :k]
-            hit = np.flatnonzero(effect)
-            for e in hit:
-                diagonal[:n, :k, k + e] += of_panel[:, :k, k]
-                diagonal[:n, k + e, :k] += of_panel[:, :k, k]
-                diagonal[:n, k + e, k + hit] += of_panel[:, [k], k]
+        diagonal[: self.design.n_evaluated] += onto_models(self.maps, square, self.spec.rank)
         return diagonal, off, linear
 
     def _with_models(self, *, learn: bool) -> _Fit:
         evidence = self.cells.about_models(self.local(), self.items.local(), self.noise)
         diagonal, off, linear = self._precision(evidence.square)
-        n, k = self.design.n_evaluated, self.spec.rank
-        pulls = evidence.linear - evidence.square[..., k + 1]
-        for pull, effect in zip(pulls, self.maps, strict=True):
-            linear[:n, :k] += pull[:, :k]
-            linear[:n, k + np.flatnonzero(effect)] += pull[:, [k]]
+        linear[: self.design.n_evaluated] += pull_of_models(self.maps, evidence, self.spec.rank)
         blocks = self.design.blocks
         factor = blocks.factor(diagonal, off)
         moments = Moments(blocks.solve(factor, linear), *blocks.selected_inverse(factor))

@@ -13,9 +13,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayes_lrmf.design import Design
+from bayes_lrmf.inference.vb_local import LocalMoments
 from bayes_lrmf.spec import Spec
 
-__all__ = ["CellTable", "Evidence", "LocalMoments", "local_maps"]
+__all__ = ["CellTable", "Evidence"]
 
 _CHUNK_WIDTHS = (16, 32, 64, 128)
 _DENSE_CELLS = 60_000_000
@@ -26,19 +27,6 @@ _LEAST_SQUARE = 1e-8
 _NOISE_STEPS = 12
 _NODES, _NODE_SHARES = np.polynomial.hermite_e.hermegauss(9)
 _NODE_SHARES = _NODE_SHARES / _NODE_SHARES.sum()
-
-
-class LocalMoments(NamedTuple):
-    """First and second moments of vectors whose products with each other are psi.
-
-    Attributes
-    ----------
-    mean : array, shape (..., n, L)
-    second : array, shape (..., n, L, L)
-    """
-
-    mean: np.ndarray
-    second: np.ndarray
 
 
 class Evidence(NamedTuple):
@@ -60,27 +48,6 @@ class Evidence(NamedTuple):
     linear: np.ndarray
     bound: float
     noise: np.ndarray | None
-
-
-def local_maps(design: Design, spec: Spec) -> tuple[np.ndarray, np.ndarray]:
-    """Return how the effects of a model enter psi of the items of each panel.
-
-    A panel is the items that share a benchmark effect; items without one share another panel.
-
-    Returns
-    -------
-    maps : array, shape (n_panels, n_effects)
-        Over ability, if any, and benchmark effects.
-    panel : int array, shape (n_items,)
-    """
-    effects = design.effect_benchmarks if spec.benchmark_effects else np.empty(0, int)
-    hit = design.benchmark_index[:, None] == effects
-    panel = np.where(hit.any(1), hit.argmax(1) if len(effects) else 0, len(effects))
-    used, panel = np.unique(panel, return_inverse=True)
-    maps = np.eye(len(effects) + 1, len(effects))[used]
-    if spec.ability:
-        maps = np.concatenate([np.ones((len(used), 1)), maps], axis=1)
-    return maps, panel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayes_lrmf.design import Design
-from bayes_lrmf.inference.vb_cells import Evidence, LocalMoments
+from bayes_lrmf.inference.vb_cells import Evidence
+from bayes_lrmf.inference.vb_local import LocalMoments
 from bayes_lrmf.spec import HyperPrior, Spec
 
 __all__ = ["ItemGaussians", "scale_mode"]

@@ -23,14 +23,9 @@ from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales
 from bayes_lrmf.draws import rows_and_columns
 from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
 from bayes_lrmf.inference.vb import _Fit, _start_values
-from bayes_lrmf.inference.vb_cells import (
-    CellTable,
-    LocalMoments,
-    _cell_terms,
-    _curvature,
-    local_maps,
-)
+from bayes_lrmf.inference.vb_cells import CellTable, _cell_terms, _curvature
 from bayes_lrmf.inference.vb_items import scale_mode
+from bayes_lrmf.inference.vb_local import LocalMoments, local_maps
 from bayes_lrmf.lineage import write_lineage
 from bayes_lrmf.predict import predict_benchmarks, predict_items, score_draws
 from bayes_lrmf.progress import Progress
