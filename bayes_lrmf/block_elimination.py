@@ -94,6 +94,14 @@ class BlockElimination:
         entry = self.order.entry_of(rows, cols)
         return entry, self.order.owner[entry] == rows
 
+    def multiply(self, diagonal: np.ndarray, off_diagonal: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return ``Q x`` from the blocks of Q; `x` has shape (n_nodes, size)."""
+        owner, neighbour = self.order.owner, self.order.neighbour
+        y = (diagonal @ x[..., None])[..., 0]
+        np.add.at(y, neighbour, (off_diagonal @ x[owner, :, None])[..., 0])
+        np.add.at(y, owner, (off_diagonal.mT @ x[neighbour, :, None])[..., 0])
+        return y
+
     def factor(self, diagonal: np.ndarray, off_diagonal: np.ndarray) -> BlockFactor:
         """Factorise a positive definite matrix.
 
@@ -117,17 +125,35 @@ class BlockElimination:
                 a[s.targets] -= _sum(s.to_target, update)
         return BlockFactor(root, lower)
 
-    def solve(self, factor: BlockFactor, right: np.ndarray) -> np.ndarray:
-        """Return ``Q^-1 right``; `right` has shape (n_nodes, size)."""
-        x = right.copy()
+    def precision(self, factor: BlockFactor) -> tuple[np.ndarray, np.ndarray]:
+        """Return the matrix that a factor is of, as `factor` takes it."""
+        upper = np.linalg.inv(factor.root)
+        diagonal, off = upper.mT @ upper, np.zeros_like(factor.lower)
+        pivots = diagonal.copy()
         for s in self.steps:
             if s.start == s.stop:
                 continue
             here = slice(s.start, s.stop)
-            update = factor.lower[here] @ x[self.order.owner[here], :, None]
-            x[s.neighbours] -= _sum(s.to_neighbour, update[..., 0])
-        x = (factor.root @ (factor.root.mT @ x[..., None]))[..., 0]
-        return self._back(factor, x)
+            low = factor.lower[here]
+            column = low @ pivots[self.order.owner[here]]
+            off[here] += column
+            diagonal[s.neighbours] += _sum(s.to_neighbour, column @ low.mT)
+            if len(s.target):
+                update = column[s.row - s.start] @ low[s.col - s.start].mT
+                off[s.targets] += _sum(s.to_target, update)
+        return diagonal, off
+
+    def solve(self, factor: BlockFactor, right: np.ndarray) -> np.ndarray:
+        """Return ``Q^-1 right``; `right` has shape (n_nodes, size) or (n_nodes, size, n)."""
+        x = right.reshape(*right.shape[:2], -1).copy()
+        for s in self.steps:
+            if s.start == s.stop:
+                continue
+            here = slice(s.start, s.stop)
+            update = factor.lower[here] @ x[self.order.owner[here]]
+            x[s.neighbours] -= _sum(s.to_neighbour, update)
+        x = factor.root @ (factor.root.mT @ x)
+        return self._back(factor, x).reshape(right.shape)
 
     def color(self, factor: BlockFactor, noise: np.ndarray) -> np.ndarray:
         """Turn white noise of shape (n_nodes, size, ...) into draws with precision Q."""
@@ -135,15 +161,13 @@ class BlockElimination:
         return self._back(factor, factor.root @ flat).reshape(noise.shape)
 
     def _back(self, factor: BlockFactor, x: np.ndarray) -> np.ndarray:
-        vectors = x.ndim == 2
-        x = x[..., None] if vectors else x
         for s in reversed(self.steps):
             if s.start == s.stop:
                 continue
             here = slice(s.start, s.stop)
             update = factor.lower[here].mT @ x[self.order.neighbour[here]]
             x[s.owners] -= _sum(s.to_owner, update).astype(x.dtype)
-        return x[..., 0] if vectors else x
+        return x
 
     def selected_inverse(self, factor: BlockFactor) -> tuple[np.ndarray, np.ndarray]:
         """Return the blocks of Q^-1 on the diagonal and on the pattern (Takahashi's recursions).

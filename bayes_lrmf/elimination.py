@@ -76,6 +76,15 @@ class Elimination:
         at = np.searchsorted(keys, wanted, sorter=order)
         return np.asarray(order[at], dtype=np.int32)
 
+    def joins(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """Return whether each pair of nodes is joined in the pattern."""
+        if not self.n_entries:
+            return np.zeros(len(rows), bool)
+        keys = np.sort(_pair_key(self.owner, self.neighbour, self.n_nodes))
+        wanted = _pair_key(rows, cols, self.n_nodes)
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.asarray(keys[at] == wanted)
+
     def factor(self, diagonal: Array, off_diagonal: Array) -> Factor:
         """Factorise the matrix with this diagonal and these entries on the pattern.
 

@@ -39,6 +39,8 @@ FLOORS = {
     "gmrf": 2,
     "gaussian": 2,
     "twins": 2,
+    "joining": 2,
+    "growth": 3,
     "covariates": 1,
     "directed": 2,
     "design": 2,

@@ -44,6 +44,33 @@ def test_determinant_and_solution_are_those_of_the_dense_matrix(problem, rng):
     right = rng.normal(size=diagonal.shape[:2])
     expected = np.linalg.solve(dense, right.ravel()).reshape(right.shape)
     np.testing.assert_allclose(blocks.solve(factor, right), expected, rtol=1e-10, atol=1e-12)
+    several = np.stack([right, 2 * right], axis=-1)
+    found = blocks.solve(factor, several)
+    np.testing.assert_allclose(found[..., 1], 2 * expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_matrix_comes_back_from_its_factor(problem):
+    blocks, diagonal, off, _ = problem
+    found = blocks.precision(blocks.factor(diagonal, off))
+    np.testing.assert_allclose(found[0], diagonal, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found[1], off, rtol=1e-9, atol=1e-9)
+
+
+def test_products_are_those_of_the_dense_matrix(problem, rng):
+    blocks, diagonal, off, dense = problem
+    x = rng.normal(size=diagonal.shape[:2])
+    expected = (dense @ x.ravel()).reshape(x.shape)
+    np.testing.assert_allclose(blocks.multiply(diagonal, off, x), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_pairs_of_the_pattern_are_told_from_others(problem):
+    order = problem[0].order
+    assert order.joins(order.neighbour, order.owner).all()
+    assert order.joins(order.owner, order.neighbour).all()
+    n = order.n_nodes
+    pairs = {*zip(order.owner.tolist(), order.neighbour.tolist(), strict=True)}
+    others = [(i, j) for i in range(n) for j in range(i) if not {(i, j), (j, i)} & pairs]
+    assert not order.joins(*np.array(others).T).any()
 
 
 def test_the_selected_inverse_is_that_of_the_dense_matrix(problem):

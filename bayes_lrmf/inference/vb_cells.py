@@ -90,15 +90,19 @@ class CellTable:
     panel : int array, shape (n_items,)
     size : int
         Length L of the local vectors.
+    compiled : bool
+        False for few cells, which take less time than compiling a loop for them.
     """
 
-    def __init__(self, design: Design, spec: Spec, panel: np.ndarray, size: int) -> None:
+    def __init__(
+        self, design: Design, spec: Spec, panel: np.ndarray, size: int, *, compiled: bool = True
+    ) -> None:
         r = design.responses
         self.packing, self.panel = _Packing(size), panel
         self.shape = r.shape
         n_cells = r.n_models * r.n_items
         most = _DENSE_CELLS if r.is_binary else _DENSE_COUNT_CELLS
-        self.dense = n_cells <= most and r.density >= _DENSE_FROM
+        self.dense = compiled and n_cells <= most and r.density >= _DENSE_FROM
         self.dtype = np.float32 if r.is_binary and n_cells > 1_000_000 else np.float64
         cells = r.to_cells()
         trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials.astype(float)

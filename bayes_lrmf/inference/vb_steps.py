@@ -153,9 +153,19 @@ class DirectedPrior:
         assert known is not None
         return self.scales.centre(self.graph.step, known, np.arange(self.graph.n_nodes))
 
-    def precision(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return expected prior precision blocks and linear term."""
+    def precision(
+        self, nodes: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return expected prior precision blocks and linear term.
+
+        Parameters
+        ----------
+        nodes : bool array, shape (n_nodes,), optional
+            Those whose steps count; all by default.
+        """
         p = self.scales.precision(self.graph.step, self.factor_weight, self.effect_weight)
+        if nodes is not None:
+            p[~nodes] = 0.0
         return self.graph.precision(p, self._centre())
 
     def _second_moments(self, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
