@@ -372,6 +372,42 @@ def predict(
 
 
 @_cli.command()
+@click.argument("posterior")
+@click.option("--lineage", metavar="FILE", help="child, parent, relation[, weight].")
+@click.option("--aliases", metavar="FILE", help="alias, name: other names of models.")
+@click.option("--responses", metavar="FILE", help="Of old and new models, on items of the fit.")
+@click.option("-o", "--output", required=True, metavar="NEW.nc")
+def add(
+    posterior: str, lineage: str | None, aliases: str | None, responses: str | None, output: str
+) -> None:
+    """Add models and results to POSTERIOR, without fitting again.
+
+    Models without responses are predicted from their parents; responses update their model and its
+    kin. Items and hyper-parameters stay as they were fitted.
+    """
+    _checked_output(output, suffixes=(".nc",))
+    if lineage is None and responses is None:
+        raise InputError("nothing to add", fix="give --lineage, --responses or both")
+    from bayes_lrmf.coldstart import add as grow
+    from bayes_lrmf.lineage import read_lineage
+    from bayes_lrmf.responses import read_responses
+    from bayes_lrmf.storage import read_posterior, write_posterior
+
+    tree = None if lineage is None else read_lineage(lineage, aliases=aliases)
+    table = None if responses is None else read_responses(responses)
+    for note in (*(tree.notes if tree else ()), *(table.notes if table else ())):
+        _say(f"note: {note}")
+    fitted = read_posterior(posterior)
+    grown = grow(fitted, lineage=tree, responses=table)
+    for note in grown.design.notes[len(fitted.design.notes) :]:
+        _say(f"note: {note}")
+    write_posterior(grown, output)
+    n_models = len(grown.design.models) - len(fitted.design.models)
+    n_cells = grown.design.responses.n_observed - fitted.design.responses.n_observed
+    _say(f"{n_models:,} models and {n_cells:,} responses added, written to {output}")
+
+
+@_cli.command()
 @click.argument("responses")
 @click.option("--lineage", required=True, metavar="FILE", help="child, parent, relation[, weight].")
 @click.option("--aliases", metavar="FILE", help="alias, name: other names of models.")

@@ -61,6 +61,7 @@ FLOORS = {
     "predict": 6,
     "coldstart": 6,
     "forecast": 7,
+    "outlook": 7,
     "holdouts": 7,
     "baselines.*": 7,
     "flag": 7,

@@ -152,3 +152,30 @@ def test_same_seed_same_file():
     fit = ("fit", "responses.parquet", "--lineage", "lineage.csv", "--method", "map")
     assert run(*fit, "--num-chains", 1, "-o", "again.nc") == 0
     assert Path("again.nc").read_bytes() == Path("map.nc").read_bytes()
+
+
+def test_models_and_results_are_added_without_a_refit(capsys):
+    fit = ("fit", "responses.parquet", "--lineage", "lineage.csv", "--method", "vb")
+    assert run(*fit, "-o", "vb.nc") in (0, 3)
+    fitted = read_posterior("vb.nc")
+    parent = fitted.design.responses.models[0]
+    pd.DataFrame(
+        {"child": ["me/new", "me/newer"], "parent": [parent, "me/new"], "relation": "finetune"}
+    ).to_csv("more.csv", index=False)
+    items = fitted.design.items.iloc[:6]
+    more = items[["benchmark", "item"]].assign(model="me/new", response=1)
+    more[["model", "benchmark", "item", "response"]].to_csv("results.csv", index=False)
+    added = ("add", "vb.nc", "--lineage", "more.csv", "--responses", "results.csv")
+    assert run(*added, "-o", "new.nc") == 0
+    assert "2 models and 6 responses added, written to new.nc" in capsys.readouterr().err
+    assert run("predict", "new.nc", "--models", "me/new,me/newer", "-o", "new.csv") == 0
+    table = pd.read_csv("new.csv").set_index(["model", "benchmark"])
+    assert table.loc["me/new", "n_observed"].sum() == 6
+    assert table.loc["me/newer", "n_observed"].sum() == 0
+    assert run("diagnose", "new.nc") in (0, 3)
+    assert run("add", "new.nc", "--responses", "results.csv", "-o", "again.nc") == 2
+    assert "already" in capsys.readouterr().err
+    assert not Path("again.nc").exists()
+    assert run("add", "svi.nc", "--responses", "results.csv", "-o", "again.nc") == 2
+    assert "fit spec lrmf or directed with method vb" in capsys.readouterr().err
+    assert run("add", "vb.nc", "-o", "again.nc") == 2

@@ -1,0 +1,91 @@
+"""Models that do not exist yet: against draws of a design that knows them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.design import make_design
+from bayes_lrmf.inference import fit_map, fit_vb
+from bayes_lrmf.lineage import Lineage
+from bayes_lrmf.outlook import predict_child, predict_merge
+from bayes_lrmf.predict import score_draws
+from bayes_lrmf.simulate import simulate
+from bayes_lrmf.spec import read_spec
+
+SPEC = dataclasses.replace(read_spec("directed"), rank=2)
+KEY = jax.random.key(2)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return simulate(
+        SPEC, key=jax.random.key(1), n_models=60, n_items=60, n_benchmarks=3, cold_share=0
+    )
+
+
+@pytest.fixture(scope="module")
+def posterior(data):
+    design = make_design(data.responses, SPEC, lineage=data.lineage)
+    return fit_vb(design, SPEC, key=jax.random.key(0))
+
+
+def test_a_merge_is_predicted_as_if_the_lineage_had_it(data, posterior):
+    a, b = data.responses.models[:2]
+    found = predict_merge(posterior, {a: 3, b: 1}, key=KEY, n_draws=4000)
+    lineage, n = data.lineage, len(data.lineage.nodes)
+    bigger = Lineage(
+        np.append(lineage.nodes, "the merge"),
+        np.append(lineage.child, [n, n]).astype(np.int32),
+        np.append(lineage.parent, [lineage.index[a], lineage.index[b]]).astype(np.int32),
+        np.append(lineage.relation, ["merge", "merge"]),
+        np.append(lineage.weight, [0.75, 0.25]),
+    )
+    known = dataclasses.replace(posterior, design=make_design(data.responses, SPEC, lineage=bigger))
+    draws = score_draws(known, key=KEY, models=["the merge", a, b], n_draws=4000)
+    own = draws.of("the merge")
+    np.testing.assert_allclose(found.scores["mean"][:3], own.mean(0), atol=0.01)
+    np.testing.assert_allclose(found.scores["sd"][:3], own.std(0), rtol=0.1)
+    np.testing.assert_allclose(
+        found.beats[a][:3], draws.probability_greater("the merge", a), atol=0.04
+    )
+    best = draws.probability_best("the merge", [a, b])
+    assert (found.beats["best parent"][:3] >= best - 0.04).all()
+    assert (found.beats["best parent"] <= found.beats[[a, b]].min(axis=1) + 1e-9).all()
+    assert list(found.scores["benchmark"]) == [*draws.benchmarks, "average"]
+    assert "best parent" in str(found)
+
+
+def test_a_child_has_an_interval_that_grows_with_its_probability(data, posterior):
+    parent = data.responses.models[3]
+    child = predict_child(posterior, parent, key=KEY, relation="finetune")
+    assert (child.scores["lower"] < child.scores["mean"]).all()
+    assert (child.scores["mean"] < child.scores["upper"]).all()
+    assert child.beats[parent].between(0, 1).all()
+    wider = predict_child(posterior, parent, key=KEY, ci_prob=0.99)
+    assert (wider.scores["upper"] >= child.scores["upper"] - 1e-9).all()
+
+
+def test_a_point_has_neither_intervals_nor_probabilities(data):
+    spec = dataclasses.replace(read_spec("laplacian"), rank=2)
+    point = fit_map(make_design(data.responses, spec, lineage=data.lineage), spec, key=KEY)
+    found = predict_child(point, data.responses.models[0], key=KEY)
+    assert found.scores["mean"].notna().all()
+    assert found.scores[["sd", "lower", "upper"]].isna().all(axis=None)
+    assert found.beats.drop(columns="benchmark").isna().all(axis=None)
+
+
+def test_bad_parents_are_refused(posterior):
+    model = posterior.design.models[0]
+    with pytest.raises(InputError, match="unknown model"):
+        predict_child(posterior, model + "x", key=KEY)
+    with pytest.raises(InputError, match="relation"):
+        predict_child(posterior, model, key=KEY, relation="finetuned")
+    with pytest.raises(InputError, match="weight of"):
+        predict_merge(posterior, {model: 0.0}, key=KEY)
+    with pytest.raises(InputError, match="no parents"):
+        predict_merge(posterior, {}, key=KEY)
