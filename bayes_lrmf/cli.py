@@ -408,6 +408,57 @@ def add(
 
 
 @_cli.command()
+@click.argument("posterior")
+@click.option("--models", metavar="A,B|@FILE", help="By default all, cold-start models too.")
+@click.option("--max-width", type=float, help="Flag scores of wider intervals.")
+@click.option("--threshold", type=float, help="Flag scores not known to be above or below.")
+@click.option("--top-k", type=int, help="Flag models not known to be among the best, or not.")
+@click.option("--ci-prob", type=float, default=0.9, show_default=True)
+@click.option("--seed", type=_SEED, default=0, show_default=True)
+@click.option("-o", "--output", metavar="FILE", help="CSV or Parquet; by default standard output.")
+def flag(
+    posterior: str,
+    models: str | None,
+    max_width: float | None,
+    threshold: float | None,
+    top_k: int | None,
+    ci_prob: float,
+    seed: int,
+    output: str | None,
+) -> None:
+    """List predictions from POSTERIOR that should not be relied on, and why.
+
+    Models without results and relatives, and models whose results contradict their recorded
+    parents, are always among them.
+    """
+    _checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    if sum(rule is not None for rule in (max_width, threshold, top_k)) > 1:
+        raise InputError(
+            "more than one of --max-width, --threshold and --top-k", fix="give one of them"
+        )
+    names = _model_names(models)
+    import jax
+
+    from bayes_lrmf.flag import flag as flags
+    from bayes_lrmf.storage import read_posterior
+
+    table = flags(
+        read_posterior(posterior),
+        key=jax.random.key(seed),
+        models=names,
+        max_width=max_width,
+        threshold=threshold,
+        top_k=top_k,
+        ci_prob=ci_prob,
+    )
+    _emit(table, output)
+    counts = ", ".join(
+        f"{n:,} {rule}" for rule, n in table["rule"].value_counts(sort=False).items()
+    )
+    _say(f"{table['model'].nunique():,} models flagged: {counts or 'none'}")
+
+
+@_cli.command()
 @click.argument("responses")
 @click.option("--lineage", required=True, metavar="FILE", help="child, parent, relation[, weight].")
 @click.option("--aliases", metavar="FILE", help="alias, name: other names of models.")

@@ -179,3 +179,14 @@ def test_models_and_results_are_added_without_a_refit(capsys):
     assert run("add", "svi.nc", "--responses", "results.csv", "-o", "again.nc") == 2
     assert "fit spec lrmf or directed with method vb" in capsys.readouterr().err
     assert run("add", "vb.nc", "-o", "again.nc") == 2
+
+
+def test_flags_come_with_reasons(capsys):
+    assert run("flag", "svi.nc", "--max-width", 0.2, "-o", "flags.csv") == 0
+    table = pd.read_csv("flags.csv")
+    assert {"model", "benchmark", "rule", "value", "reason"} <= set(table)
+    assert (table.loc[table["rule"] == "width", "value"] > 0.2).all()
+    assert "models flagged: " in capsys.readouterr().err
+    assert run("flag", "svi.nc", "--max-width", 0.2, "--top-k", 3) == 2
+    assert "give one of them" in capsys.readouterr().err
+    assert run("flag", "map.nc", "--top-k", 3) == 2
