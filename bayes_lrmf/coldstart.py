@@ -33,7 +33,7 @@ from bayes_lrmf.scale_mixture import SCALE_GRID
 __all__ = ["add"]
 
 _MOST_ROUNDS = 100
-_CHANGE = 1e-3
+_CHANGE = 2e-3
 _CURVATURE_ROUNDS = 3
 
 
@@ -193,9 +193,12 @@ def _conditioned(posterior: Posterior, design: Design, new: Responses) -> _Syste
     added[at] = False
     rows = np.array([design.core.index[m] for m in new.models])
     maps, panel = local_maps(design, posterior.spec)
-    seen = dataclasses.replace(design, responses=new)
-    cells = CellTable(seen, posterior.spec, panel, rank + 2, compiled=False)
-    items, noise = _items(posterior), _noise(posterior)
+    cols = np.unique(new.to_cells().cols)
+    seen = dataclasses.replace(design, responses=new.select_items(cols))
+    cells = CellTable(seen, posterior.spec, panel[cols], rank + 2, compiled=False)
+    items = LocalMoments(*(part[cols] for part in _items(posterior)))
+    noise = _noise(posterior)
+    noise = None if noise is None else noise[cols]
     prior = _prior(posterior, design)
     pulled = blocks.multiply(old.diagonal, old.off, old.mean)
     square, pull = np.zeros_like(old.diagonal), np.zeros_like(old.mean)

@@ -232,7 +232,10 @@ class _Fit:
             group_mean=np.concatenate([v["loading_mean"], v["intercept_mean"][None]]).T,
             intercept_sd=float(v["intercept_sd"]),
         )
-        prior = self.prior.resumed(v, moments)
+        prior = self.prior
+        if isinstance(prior, DirectedPrior):
+            prior = dataclasses.replace(prior, marginal=True)
+        prior = prior.resumed(v, moments)
         noise_sd = self.noise_sd
         if noise_sd is not None and "overdispersion_sd" in v:
             noise_sd = v["overdispersion_sd"]
