@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bayes_lrmf.checks import InputError, nearest, one_of
+from bayes_lrmf.console import checked_output, emit, listed, model_names, numbers, say
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from bayes_lrmf.spec import Spec
 
 __all__ = ["main"]
@@ -22,7 +21,6 @@ METHODS = ("map", "svi", "nuts", "vb")
 LEVELS = ("benchmark", "item", "rank")
 NOT_CONVERGED = 3
 _AFFORDABLE_NUTS_CELLS = 30_000
-_TERMINAL_ROWS = 40
 _SEED = click.IntRange(0, 2**32 - 1)
 
 
@@ -70,62 +68,6 @@ def _fail(line: str) -> None:
     sys.exit(2)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
-    """Refuse an output that cannot be written before the work, not after it."""
-    if path is None:
-        return
-    target = Path(path)
-    if target.is_dir():
-        raise InputError("the output is a folder", where=path, fix="name a file")
-    if not target.parent.is_dir():
-        raise InputError("the folder of the output does not exist", where=path, fix="create it")
-    if not path.endswith(suffixes):
-        raise InputError("unknown kind of output", where=path, fix="end it in " + suffixes[0])
-
-
-def _emit(table: pd.DataFrame, output: str | None) -> None:
-    if output is not None:
-        from bayes_lrmf.files import written_whole
-
-        with written_whole(output) as temporary:
-            if output.endswith((".parquet", ".pq")):
-                table.to_parquet(temporary, index=False)
-            else:
-                table.to_csv(temporary, index=False, float_format="%.6g")
-        _say(f"{len(table):,} rows written to {output}")
-    elif sys.stdout.isatty():
-        print(table.head(_TERMINAL_ROWS).to_string(index=False))
-        if len(table) > _TERMINAL_ROWS:
-            _say(f"{len(table) - _TERMINAL_ROWS:,} more rows; all of them with -o FILE")
-    else:
-        table.to_csv(sys.stdout, index=False, float_format="%.6g")
-
-
-def _model_names(given: str | None) -> list[str] | None:
-    if given is None:
-        return None
-    if given.startswith("@"):
-        from bayes_lrmf.files import existing_file
-
-        file = existing_file(given[1:], what="file of model names")
-        try:
-            text = file.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                "not a UTF-8 text file", where=given[1:], fix="save it as UTF-8"
-            ) from error
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-    else:
-        names = [name.strip() for name in given.split(",") if name.strip()]
-    if not names:
-        raise InputError("no model named", where="--models", fix="give names, or leave it out")
-    return names
-
-
 @_cli.command()
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write to.")
 @click.option("--models", type=click.IntRange(2), default=60, show_default=True)
@@ -164,8 +106,8 @@ def simulate(
     folder.mkdir(parents=True, exist_ok=True)
     write_responses(drawn.responses, folder / "responses.parquet")
     write_lineage(drawn.lineage, folder / "lineage.csv")
-    _emit(drawn.truth, str(folder / "truth.parquet"))
-    _say(f"simulated: {drawn.responses!r}, {drawn.lineage!r}")
+    emit(drawn.truth, str(folder / "truth.parquet"))
+    say(f"simulated: {drawn.responses!r}, {drawn.lineage!r}")
 
 
 def _best_method(spec: Spec | None, n_observed: int, *, counts: bool) -> str:
@@ -210,7 +152,7 @@ def fit(
     output: str,
 ) -> int:
     """Fit a model to RESPONSES and write its posterior."""
-    _checked_output(output, suffixes=(".nc",))
+    checked_output(output, suffixes=(".nc",))
     if method is not None:
         one_of(method, METHODS, name="method")
     import numpyro
@@ -228,37 +170,37 @@ def fit(
 
     named = None if spec is None else read_spec(spec)
     table = read_responses(responses)
-    _say(f"{table!r}")
+    say(f"{table!r}")
     for note in table.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     chosen = method is None
     if method is None:
         counts = bool((table.items["trials"] > 1).any())
         method = _best_method(named, table.n_observed, counts=counts)
     declared = named or read_spec(default_spec(method))
     if chosen:
-        _say(f"method {method}, spec {declared.name}: chosen for this table")
+        say(f"method {method}, spec {declared.name}: chosen for this table")
     tree = features = None
     if lineage is not None:
         tree = read_lineage(lineage, aliases=aliases)
         for note in tree.notes:
-            _say(f"note: {note}")
-        _say(tree.summary(list(table.models)))
+            say(f"note: {note}")
+        say(tree.summary(list(table.models)))
     if models_table is not None:
         from bayes_lrmf.features import read_features
 
         features = read_features(models_table)
         if not (declared.features or declared.kind):
-            _say(f"note: spec {declared.name} names no model features; {models_table} is not used")
+            say(f"note: spec {declared.name} names no model features; {models_table} is not used")
     adjacency = None
     if items_table is not None:
         from bayes_lrmf.similarity import item_graph, read_item_texts
 
         adjacency, note = item_graph(table.items, read_item_texts(items_table))
-        _say(f"note: {note}")
+        say(f"note: {note}")
     design = make_design(table, declared, lineage=tree, item_adjacency=adjacency, features=features)
     for note in design.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     options: dict[str, Any] = {}
     if method == "nuts":
         options = {
@@ -281,9 +223,9 @@ def fit(
         )
     write_posterior(posterior, output)
     record = posterior.record
-    _say(f"{method}: {record.message} ({record.seconds:.0f} s), written to {output}")
+    say(f"{method}: {record.message} ({record.seconds:.0f} s), written to {output}")
     if not record.converged:
-        _say(f"not converged; `bayes-lrmf diagnose {output}` says what to do")
+        say(f"not converged; `bayes-lrmf diagnose {output}` says what to do")
         return NOT_CONVERGED
     return 0
 
@@ -299,7 +241,7 @@ def diagnose(posterior: str, lineage: bool, output: str | None, seed: int) -> in
     With a lineage also the share of ability that children inherit, by relation. --lineage lists
     recorded parents that the responses contradict and close models without a recorded parent.
     """
-    _checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
     if output is not None and not lineage:
         raise InputError("a verdict is not a table", where=output, fix="add --lineage, or drop -o")
     from bayes_lrmf.storage import read_posterior
@@ -311,9 +253,9 @@ def diagnose(posterior: str, lineage: bool, output: str | None, seed: int) -> in
         from bayes_lrmf.lineage_quality import lineage_quality
 
         table = lineage_quality(fitted, key=jax.random.key(seed))
-        _emit(table, output)
+        emit(table, output)
         if not fitted.record.converged:
-            _say(f"not converged; `bayes-lrmf diagnose {posterior}` says what to do")
+            say(f"not converged; `bayes-lrmf diagnose {posterior}` says what to do")
             return NOT_CONVERGED
         return 0
     from bayes_lrmf.diagnose import diagnose as judge
@@ -346,9 +288,9 @@ def predict(
     output: str | None,
 ) -> None:
     """Predict scores, responses or ranks from POSTERIOR, with intervals."""
-    _checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
     one_of(level, LEVELS, name="level")
-    names = _model_names(models)
+    names = model_names(models)
     import jax
 
     from bayes_lrmf.predict import predict as predictions
@@ -367,8 +309,8 @@ def predict(
             progress=progress,
         )
     if fitted.is_point:
-        _say("note: a point estimate has no intervals; sd, lower and upper are empty")
-    _emit(table, output)
+        say("note: a point estimate has no intervals; sd, lower and upper are empty")
+    emit(table, output)
 
 
 @_cli.command()
@@ -385,7 +327,7 @@ def add(
     Models without responses are predicted from their parents; responses update their model and its
     kin. Items and hyper-parameters stay as they were fitted.
     """
-    _checked_output(output, suffixes=(".nc",))
+    checked_output(output, suffixes=(".nc",))
     if lineage is None and responses is None:
         raise InputError("nothing to add", fix="give --lineage, --responses or both")
     from bayes_lrmf.coldstart import add as grow
@@ -396,15 +338,15 @@ def add(
     tree = None if lineage is None else read_lineage(lineage, aliases=aliases)
     table = None if responses is None else read_responses(responses)
     for note in (*(tree.notes if tree else ()), *(table.notes if table else ())):
-        _say(f"note: {note}")
+        say(f"note: {note}")
     fitted = read_posterior(posterior)
     grown = grow(fitted, lineage=tree, responses=table)
     for note in grown.design.notes[len(fitted.design.notes) :]:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     write_posterior(grown, output)
     n_models = len(grown.design.models) - len(fitted.design.models)
     n_cells = grown.design.responses.n_observed - fitted.design.responses.n_observed
-    _say(f"{n_models:,} models and {n_cells:,} responses added, written to {output}")
+    say(f"{n_models:,} models and {n_cells:,} responses added, written to {output}")
 
 
 @_cli.command()
@@ -431,12 +373,12 @@ def flag(
     Models without results and relatives, and models whose results contradict their recorded
     parents, are always among them.
     """
-    _checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
     if sum(rule is not None for rule in (max_width, threshold, top_k)) > 1:
         raise InputError(
             "more than one of --max-width, --threshold and --top-k", fix="give one of them"
         )
-    names = _model_names(models)
+    names = model_names(models)
     import jax
 
     from bayes_lrmf.flag import flag as flags
@@ -451,11 +393,11 @@ def flag(
         top_k=top_k,
         ci_prob=ci_prob,
     )
-    _emit(table, output)
+    emit(table, output)
     counts = ", ".join(
         f"{n:,} {rule}" for rule, n in table["rule"].value_counts(sort=False).items()
     )
-    _say(f"{table['model'].nunique():,} models flagged: {counts or 'none'}")
+    say(f"{table['model'].nunique():,} models flagged: {counts or 'none'}")
 
 
 @_cli.command()
@@ -490,7 +432,7 @@ def evaluate(
     Finished parts are kept beside the output until all are done: the same command goes on after an
     interruption.
     """
-    _checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
     from bayes_lrmf import evaluate as study
     from bayes_lrmf.evaluation import readable_table
     from bayes_lrmf.lineage import read_lineage
@@ -499,21 +441,21 @@ def evaluate(
     from bayes_lrmf.responses import read_responses
 
     one_of(holdout, study.HOLDOUTS, name="holdout")
-    chosen = list(DEFAULT_METHODS) if methods is None else _names(methods, "--methods")
+    chosen = list(DEFAULT_METHODS) if methods is None else listed(methods, "--methods")
     for name in chosen:
         if name not in METHODS:
             known = ", ".join(METHODS)
             raise InputError(f"unknown method {name!r}", fix=f"choose among {known}")
     values = {
-        "cold": _numbers(shots, "--shots", whole=True),
-        "cells": _numbers(density, "--density"),
+        "cold": numbers(shots, "--shots", whole=True),
+        "cells": numbers(density, "--density"),
     }
     settings = [study.Setting(holdout, value) for value in values.get(holdout, [0.0])]
-    draws = [int(seed) for seed in _numbers(seeds, "--seeds", whole=True)]
+    draws = [int(seed) for seed in numbers(seeds, "--seeds", whole=True)]
     table = read_responses(responses)
-    _say(f"{table!r}")
+    say(f"{table!r}")
     tree = read_lineage(lineage, aliases=aliases)
-    _say(tree.summary(list(table.models)))
+    say(tree.summary(list(table.models)))
     features = None
     if models_table is not None:
         from bayes_lrmf.features import read_features
@@ -524,7 +466,7 @@ def evaluate(
         from bayes_lrmf.similarity import item_graph, read_item_texts
 
         adjacency, note = item_graph(table.items, read_item_texts(items_table))
-        _say(f"note: {note}")
+        say(f"note: {note}")
     folder = Path(output + ".parts")
     with Progress("evaluate", enabled=True) as progress:
         found = study.evaluate(
@@ -540,31 +482,8 @@ def evaluate(
     for name in dict.fromkeys(found.metrics["holdout"]):
         print(f"{name}, seeds {seeds}; * best")
         print(readable_table(found, name).to_string(index=False))
-    _emit(found.metrics, output)
+    emit(found.metrics, output)
     study.remove_parts(folder)
-
-
-def _names(given: str, option: str) -> list[str]:
-    names = [part.strip() for part in given.split(",") if part.strip()]
-    if not names:
-        raise InputError("nothing named", where=option, fix="give names, or leave it out")
-    return names
-
-
-def _numbers(given: str, option: str, *, whole: bool = False) -> list[float]:
-    try:
-        numbers = [float(part) for part in _names(given, option)]
-    except ValueError as error:
-        raise InputError(
-            f"{given!r} is no list of numbers", where=option, fix="give numbers as 0,10,100"
-        ) from error
-    if whole and any(number % 1 for number in numbers):
-        raise InputError(f"{given!r} is not all whole", where=option, fix="give whole numbers")
-    if any(not 0 <= number < 2**32 for number in numbers):
-        raise InputError(
-            f"{given!r} holds a number out of range", where=option, fix="give 0 or more"
-        )
-    return numbers
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ FLOORS = {
     "sources.*": 8,
     "plots": 9,
     "report": 9,
+    "console": 9,
     "cli": 10,
     # The package itself and what `python -m` runs: nothing may import them.
     "": 11,

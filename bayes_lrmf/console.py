@@ -1,0 +1,100 @@
+"""What commands share: outputs checked and written whole, tables shown, lists parsed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bayes_lrmf.checks import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["checked_output", "emit", "listed", "model_names", "numbers", "say"]
+
+TERMINAL_ROWS = 40
+
+
+def say(line: str) -> None:
+    """Print a line on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
+    """Refuse an output that cannot be written before the work, not after it."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise InputError("the output is a folder", where=path, fix="name a file")
+    if not target.parent.is_dir():
+        raise InputError("the folder of the output does not exist", where=path, fix="create it")
+    if not path.endswith(suffixes):
+        raise InputError("unknown kind of output", where=path, fix="end it in " + suffixes[0])
+
+
+def emit(table: pd.DataFrame, output: str | None) -> None:
+    """Write a table to a file, or print it: as text on a terminal, else as CSV."""
+    if output is not None:
+        from bayes_lrmf.files import written_whole
+
+        with written_whole(output) as temporary:
+            if output.endswith((".parquet", ".pq")):
+                table.to_parquet(temporary, index=False)
+            else:
+                table.to_csv(temporary, index=False, float_format="%.6g")
+        say(f"{len(table):,} rows written to {output}")
+    elif sys.stdout.isatty():
+        print(table.head(TERMINAL_ROWS).to_string(index=False))
+        if len(table) > TERMINAL_ROWS:
+            say(f"{len(table) - TERMINAL_ROWS:,} more rows; all of them with -o FILE")
+    else:
+        table.to_csv(sys.stdout, index=False, float_format="%.6g")
+
+
+def model_names(given: str | None) -> list[str] | None:
+    """Return the names of an option ``A,B`` or ``@FILE``; None if it was not given."""
+    if given is None:
+        return None
+    if given.startswith("@"):
+        from bayes_lrmf.files import existing_file
+
+        file = existing_file(given[1:], what="file of model names")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                "not a UTF-8 text file", where=given[1:], fix="save it as UTF-8"
+            ) from error
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
+        names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise InputError("no model named", where="--models", fix="give names, or leave it out")
+    return names
+
+
+def listed(given: str, option: str) -> list[str]:
+    """Return the parts of a comma-separated option."""
+    names = [part.strip() for part in given.split(",") if part.strip()]
+    if not names:
+        raise InputError("nothing named", where=option, fix="give names, or leave it out")
+    return names
+
+
+def numbers(given: str, option: str, *, whole: bool = False) -> list[float]:
+    """Return the numbers of a comma-separated option, 0 or more."""
+    try:
+        found = [float(part) for part in listed(given, option)]
+    except ValueError as error:
+        raise InputError(
+            f"{given!r} is no list of numbers", where=option, fix="give numbers as 0,10,100"
+        ) from error
+    if whole and any(number % 1 for number in found):
+        raise InputError(f"{given!r} is not all whole", where=option, fix="give whole numbers")
+    if any(not 0 <= number < 2**32 for number in found):
+        raise InputError(
+            f"{given!r} holds a number out of range", where=option, fix="give 0 or more"
+        )
+    return found
