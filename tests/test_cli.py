@@ -173,12 +173,12 @@ def test_models_and_results_are_added_without_a_refit(capsys):
     assert table.loc["me/new", "n_observed"].sum() == 6
     assert table.loc["me/newer", "n_observed"].sum() == 0
     assert run("diagnose", "new.nc") in (0, 3)
-    assert run("add", "new.nc", "--responses", "results.csv", "-o", "again.nc") == 2
+    assert run("add", "new.nc", "--responses", "results.csv", "-o", "refused.nc") == 2
     assert "already" in capsys.readouterr().err
-    assert not Path("again.nc").exists()
-    assert run("add", "svi.nc", "--responses", "results.csv", "-o", "again.nc") == 2
+    assert not Path("refused.nc").exists()
+    assert run("add", "svi.nc", "--responses", "results.csv", "-o", "refused.nc") == 2
     assert "fit spec lrmf or directed with method vb" in capsys.readouterr().err
-    assert run("add", "vb.nc", "-o", "again.nc") == 2
+    assert run("add", "vb.nc", "-o", "refused.nc") == 2
 
 
 def test_flags_come_with_reasons(capsys):
