@@ -111,6 +111,9 @@ def add(
     responses, renewed until the means settle; then the expected curvature replaces the weights, as
     in `fit_vb`.
     """
+    if lineage is not None and posterior.spec.lineage == "none":
+        # Kin are nothing to this fit but names.
+        lineage = Lineage.empty(lineage.nodes)
     new = None if responses is None else on_items_of(posterior.design.responses, responses)
     named = _named(lineage, new)
     if not named:
@@ -127,6 +130,8 @@ def add(
         near = _of_families(posterior, [m for m in named if m in posterior.design.periphery.index])
     part = grown(near.design, lineage, told)
     bigger = grown(posterior.design, lineage, told) if whole else part
+    if posterior.spec.likelihood == "bernoulli":
+        bigger = bigger.once_per_cell()
     n_models = len(bigger.models) - len((posterior if whole else near).design.models)
     if told is not None:
         found = _conditioned(near, part, told)

@@ -49,12 +49,10 @@ def grown(
     for c, p in zip(union.child.tolist(), union.parent.tolist(), strict=True):
         parents.setdefault(c, []).append(p)
     stack = [] if responses is None else [index[m] for m in responses.models]
-    promoted = []
     while stack:
         node = stack.pop()
         if not in_core[node]:
             in_core[node] = True
-            promoted.append(node)
             stack += parents.get(node, [])
     evaluated = set(table.models)
     latent = [m for m in union.nodes[in_core] if m not in evaluated]

@@ -173,6 +173,31 @@ def test_more_results_of_a_model_of_the_fit_move_it_and_its_children(of_items):
         add(grown, responses=all_right)
 
 
+def test_results_may_come_in_parts(of_items):
+    data, held, posterior = of_items
+    new = first_results(data.responses, held[:2], 6)
+    at_once = add(posterior, lineage=data.lineage, responses=new)
+    # Known by name first, then the one, then the other.
+    grown = add(posterior, lineage=data.lineage)
+    assert set(held) <= set(grown.design.periphery.nodes[grown.design.n_core :])
+    for model in held[:2]:
+        grown = add(grown, responses=new.select_models([model]))
+    assert set(grown.design.core.nodes) == set(at_once.design.core.nodes)
+    a, b = (coldstart._system(p) for p in (at_once, grown))
+    at = [grown.design.core.index[m] for m in at_once.design.core.nodes]
+    gap = np.abs(a.mean - b.mean[at]) / deviations(at_once)
+    assert gap.max() < 0.1
+
+
+def test_kin_are_nothing_to_a_fit_without_lineage(of_items):
+    data, held, posterior = of_items
+    spec = dataclasses.replace(read_spec("mf"), rank=2)
+    point = fit_map(make_design(posterior.design.responses, spec), spec, key=jax.random.key(0))
+    found = predict_benchmarks(add(point, lineage=data.lineage), key=KEY, models=held)
+    # All alike: nothing is known of any of them.
+    assert found.groupby("benchmark")["mean"].nunique().eq(1).all()
+
+
 def test_a_grown_posterior_survives_its_file(of_items, tmp_path):
     data, held, posterior = of_items
     new = first_results(data.responses, held[:3], 5)

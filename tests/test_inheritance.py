@@ -91,6 +91,7 @@ def test_a_benchmark_counts_its_own_items_alone(drawn):
         assert last[name] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_true_shares_of_a_family_lie_within_the_intervals():
     drawn = family(np.random.default_rng(5), n_children=120, trials=10)
     design = make_design(drawn.responses, MIXTURE, lineage=drawn.lineage)

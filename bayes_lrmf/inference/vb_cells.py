@@ -349,16 +349,29 @@ def _curvature(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, noise
     variance = xp.maximum(square - mean**2, _LEAST_SQUARE)
     if noise is None:
         return trials * _probability(xp, mean, variance)[1], 0.0
-    centre, spread = mean, variance + noise
-    for step in range(_NOISE_STEPS + 1):
+
+    def terms(centre: Any, spread: Any) -> tuple[Any, Any, Any]:
         half, bend = _probability(xp, centre, spread)
         omega = trials * bend
-        shrink = 1 / (1 + noise * omega)
-        pull = centred - trials * half + omega * centre
-        if step < _NOISE_STEPS:
-            # Half steps: the mode of a count far from its prior is approached, not jumped over.
-            centre = 0.5 * (centre + shrink * (mean + noise * pull))
-            spread = 0.5 * (spread + noise * shrink + shrink**2 * variance)
+        return omega, 1 / (1 + noise * omega), centred - trials * half + omega * centre
+
+    def step(_: int, state: tuple[Any, Any]) -> tuple[Any, Any]:
+        centre, spread = state
+        _, shrink, pull = terms(centre, spread)
+        # Half steps: the mode of a count far from its prior is approached, not jumped over.
+        return (
+            0.5 * (centre + shrink * (mean + noise * pull)),
+            0.5 * (spread + noise * shrink + shrink**2 * variance),
+        )
+
+    state = mean, variance + noise
+    if xp is np:
+        for i in range(_NOISE_STEPS):
+            state = step(i, state)
+    else:
+        # Unrolled, it takes a quarter of a minute to compile.
+        state = jax.lax.fori_loop(0, _NOISE_STEPS, step, state)
+    omega, shrink, pull = terms(*state)
     left = pull**2 - 2 * pull * omega * mean + omega**2 * square
     squares = noise * shrink + (noise * shrink) ** 2 * left
     return omega * shrink, xp.where(trials > 0, squares, 0.0)
