@@ -516,7 +516,10 @@ def test_probabilities_on_a_directed_prior_near_those_of_nuts():
         density=0.8,
     )
     design = problem(spec, data)
-    nuts = fit_nuts(design, spec, key=jax.random.key(0), num_warmup=500, num_samples=700)
+    # Short steps: at the usual ones a draw in a thousand diverges.
+    nuts = fit_nuts(
+        design, spec, key=jax.random.key(0), num_warmup=500, num_samples=700, target_accept=0.97
+    )
     assert nuts.record.converged, nuts.record.message
     vb = fit_vb(design, spec, key=jax.random.key(0))
     a, b = (predict_items(p, key=jax.random.key(2), n_draws=1000) for p in (nuts, vb))
