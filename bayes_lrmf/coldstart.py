@@ -30,7 +30,7 @@ from bayes_lrmf.posterior import Posterior, VariationalState
 from bayes_lrmf.responses import Responses
 from bayes_lrmf.scale_mixture import SCALE_GRID
 
-__all__ = ["add"]
+__all__ = ["add", "is_directed", "with_core"]
 
 _MOST_ROUNDS = 100
 _CHANGE = 2e-3
@@ -119,14 +119,14 @@ def add(
     if not named:
         raise InputError("nothing to add", fix="give a lineage or responses")
     told = new if new is not None and new.n_observed else None
-    if told is not None and not _is_directed(posterior):
+    if told is not None and not is_directed(posterior):
         raise InputError(
             f"responses cannot be folded into a fit of spec {posterior.spec.name} "
             f"by {posterior.record.method}",
             fix="fit spec lrmf or directed with method vb, or fit again",
         )
     near = posterior
-    if _is_directed(posterior) and (told is not None or not whole):
+    if is_directed(posterior) and (told is not None or not whole):
         near = _of_families(posterior, [m for m in named if m in posterior.design.periphery.index])
     part = grown(near.design, lineage, told)
     bigger = grown(posterior.design, lineage, told) if whole else part
@@ -146,10 +146,37 @@ def add(
     return dataclasses.replace(posterior, record=record)
 
 
-def _is_directed(posterior: Posterior) -> bool:
+def is_directed(posterior: Posterior) -> bool:
     """Whether it holds one Gaussian of all core nodes under the directed prior."""
     directed = posterior.spec.lineage == "directed"
     return directed and isinstance(posterior.state, VariationalState)
+
+
+def with_core(posterior: Posterior, models: Sequence[str]) -> Posterior:
+    """Return the posterior with these models among its core nodes, nothing more known of them.
+
+    Their steps have the variances of the mixture that `Posterior.draws` of descendants have.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        A fit of the directed prior by vb.
+    models : sequence of str
+    """
+    old = posterior.design
+    if all(model in old.core.index for model in models):
+        return posterior
+    design = grown(old, into_core=models)
+    at = _positions(old, design)
+    system = _system(posterior).placed(design.blocks, at)
+    added = np.ones(design.n_core, bool)
+    added[at] = False
+    diagonal, off, linear = _prior(posterior, design).precision(added)
+    pulled = design.blocks.multiply(system.diagonal, system.off, system.mean)
+    system = _System(design.blocks, system.diagonal + diagonal, system.off + off, system.mean)
+    factor = design.blocks.factor(system.diagonal, system.off)
+    mean = design.blocks.solve(factor, pulled + linear)
+    return _with_nodes(posterior, design, system._replace(mean=mean))
 
 
 def _named(lineage: Lineage | None, responses: Responses | None) -> list[str]:

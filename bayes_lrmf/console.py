@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from bayes_lrmf.checks import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["checked_output", "emit", "listed", "model_names", "numbers", "say"]
+__all__ = ["SEED", "checked_output", "emit", "listed", "model_names", "numbers", "say"]
 
+SEED = click.IntRange(0, 2**32 - 1)
 TERMINAL_ROWS = 40
 
 

@@ -19,7 +19,11 @@ __all__ = ["families_of", "grown"]
 
 
 def grown(
-    design: Design, lineage: Lineage | None = None, responses: Responses | None = None
+    design: Design,
+    lineage: Lineage | None = None,
+    responses: Responses | None = None,
+    *,
+    into_core: Iterable[str] = (),
 ) -> Design:
     """Return a design with further models, and further responses of old and new ones.
 
@@ -34,6 +38,8 @@ def grown(
         note says so.
     responses : Responses, optional
         On the items of the design.
+    into_core : iterable of str
+        Further models to become core nodes.
 
     Raises
     ------
@@ -48,7 +54,8 @@ def grown(
     parents: dict[int, list[int]] = {}
     for c, p in zip(union.child.tolist(), union.parent.tolist(), strict=True):
         parents.setdefault(c, []).append(p)
-    stack = [] if responses is None else [index[m] for m in responses.models]
+    wanted = [*into_core, *(() if responses is None else responses.models)]
+    stack = [index[m] for m in wanted]
     while stack:
         node = stack.pop()
         if not in_core[node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -39,3 +40,34 @@ def key():
     import jax
 
     return jax.random.key(SEED)
+
+
+@pytest.fixture(scope="session")
+def kin_data():
+    """Sixty simulated models along a lineage, some never run, on 60 items of three benchmarks."""
+    import jax
+
+    from bayes_lrmf.simulate import simulate
+
+    return simulate(_kin_spec(), key=jax.random.key(1), n_models=60, n_items=60, n_benchmarks=3)
+
+
+@pytest.fixture(scope="session")
+def kin_fit(kin_data):
+    """A fit of `kin_data` by vb, which knows all of its lineage and a model without kin."""
+    import jax
+
+    from bayes_lrmf.design import make_design
+    from bayes_lrmf.inference import fit_vb
+
+    names = [*kin_data.lineage.nodes, "nobody/knows"]
+    design = make_design(
+        kin_data.responses, _kin_spec(), lineage=kin_data.lineage, extra_models=names
+    )
+    return fit_vb(design, _kin_spec(), key=jax.random.key(0))
+
+
+def _kin_spec():
+    from bayes_lrmf.spec import read_spec
+
+    return dataclasses.replace(read_spec("directed"), rank=2)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayes_lrmf.cli import _best_method, main
+from bayes_lrmf.cli import main
+from bayes_lrmf.commands.fitting import _best_method
 from bayes_lrmf.spec import read_spec
 from bayes_lrmf.storage import read_posterior
 

@@ -15,7 +15,6 @@ from bayes_lrmf.flag import flag
 from bayes_lrmf.inference import fit_map, fit_vb
 from bayes_lrmf.predict import predict_ranks, score_draws
 from bayes_lrmf.responses import responses_from_frame
-from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 
 SPEC = dataclasses.replace(read_spec("directed"), rank=2)
@@ -23,15 +22,13 @@ KEY = jax.random.key(2)
 
 
 @pytest.fixture(scope="module")
-def data():
-    return simulate(SPEC, key=jax.random.key(1), n_models=60, n_items=60, n_benchmarks=3)
+def data(kin_data):
+    return kin_data
 
 
 @pytest.fixture(scope="module")
-def posterior(data):
-    names = [*data.lineage.nodes, "nobody/knows"]
-    design = make_design(data.responses, SPEC, lineage=data.lineage, extra_models=names)
-    return fit_vb(design, SPEC, key=jax.random.key(0))
+def posterior(kin_fit):
+    return kin_fit
 
 
 @pytest.fixture(scope="module")

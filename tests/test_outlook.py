@@ -10,11 +10,10 @@ import pytest
 
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
-from bayes_lrmf.inference import fit_map, fit_vb
+from bayes_lrmf.inference import fit_map
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.outlook import predict_child, predict_merge
 from bayes_lrmf.predict import score_draws
-from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 
 SPEC = dataclasses.replace(read_spec("directed"), rank=2)
@@ -22,16 +21,13 @@ KEY = jax.random.key(2)
 
 
 @pytest.fixture(scope="module")
-def data():
-    return simulate(
-        SPEC, key=jax.random.key(1), n_models=60, n_items=60, n_benchmarks=3, cold_share=0
-    )
+def data(kin_data):
+    return kin_data
 
 
 @pytest.fixture(scope="module")
-def posterior(data):
-    design = make_design(data.responses, SPEC, lineage=data.lineage)
-    return fit_vb(design, SPEC, key=jax.random.key(0))
+def posterior(kin_fit):
+    return kin_fit
 
 
 def test_a_merge_is_predicted_as_if_the_lineage_had_it(data, posterior):

@@ -1,0 +1,222 @@
+"""`simulate`, `fit` and `diagnose`: from tables to a posterior and a verdict on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bayes_lrmf.checks import InputError, one_of
+from bayes_lrmf.console import SEED, checked_output, emit, say
+
+if TYPE_CHECKING:
+    from bayes_lrmf.spec import Spec
+
+__all__ = ["diagnose", "fit", "simulate"]
+
+METHODS = ("map", "svi", "nuts", "vb")
+NOT_CONVERGED = 3
+_AFFORDABLE_NUTS_CELLS = 30_000
+
+
+@click.command()
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write to.")
+@click.option("--models", type=click.IntRange(2), default=60, show_default=True)
+@click.option("--items", type=click.IntRange(2), default=200, show_default=True)
+@click.option("--density", type=float, default=0.5, show_default=True, help="Share observed.")
+@click.option("--rank", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--trials", type=click.IntRange(1), default=1, show_default=True, help="Per cell.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+def simulate(
+    output: str, models: int, items: int, density: float, rank: int, trials: int, seed: int
+) -> None:
+    """Draw a simulated family of models: responses.parquet, lineage.csv, truth.parquet."""
+    import dataclasses
+
+    import jax
+
+    from bayes_lrmf.lineage import write_lineage
+    from bayes_lrmf.responses import write_responses
+    from bayes_lrmf.simulate import simulate as draw
+    from bayes_lrmf.spec import read_spec
+
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise InputError("the output is a file", where=output, fix="name a folder")
+    if any(above.is_file() for above in folder.parents):
+        raise InputError("the output lies inside a file", where=output, fix="name a folder")
+    spec = dataclasses.replace(read_spec("laplacian"), rank=rank)
+    drawn = draw(
+        spec,
+        key=jax.random.key(seed),
+        n_models=models,
+        n_items=items,
+        density=density,
+        trials=trials,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_responses(drawn.responses, folder / "responses.parquet")
+    write_lineage(drawn.lineage, folder / "lineage.csv")
+    emit(drawn.truth, str(folder / "truth.parquet"))
+    say(f"simulated: {drawn.responses!r}, {drawn.lineage!r}")
+
+
+def _best_method(spec: Spec | None, n_observed: int, *, counts: bool) -> str:
+    """Return the best sound method for a spec, or any, and a table."""
+    affordable = counts and n_observed <= _AFFORDABLE_NUTS_CELLS
+    if spec is None:
+        return "nuts" if affordable else "vb"
+    if spec.penalty is not None:
+        return "map"
+    if spec.lineage == "directed" or (counts and spec.likelihood == "logit_normal"):
+        return "vb"
+    return "nuts" if affordable else "svi"
+
+
+@click.command()
+@click.argument("responses")
+@click.option("--lineage", metavar="FILE", help="child, parent, relation[, weight].")
+@click.option("--aliases", metavar="FILE", help="alias, name: other names of models.")
+@click.option("--models-table", metavar="FILE", help="model and features, for specs that use them.")
+@click.option("--items-table", metavar="FILE", help="Item text or embeddings, for specs/paper.")
+@click.option("--spec", help="Name or TOML file; by default lrmf for vb, laplacian for others.")
+@click.option("--method", metavar="map|svi|nuts|vb", help="By default the best sound one.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--num-warmup", type=click.IntRange(1), default=500, show_default=True)
+@click.option("--num-samples", type=click.IntRange(1), default=800, show_default=True)
+@click.option("--num-chains", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--max-steps", type=click.IntRange(1), help="Limit of map, svi and vb.")
+@click.option("-o", "--output", required=True, metavar="POST.nc")
+def fit(
+    responses: str,
+    lineage: str | None,
+    aliases: str | None,
+    models_table: str | None,
+    items_table: str | None,
+    spec: str | None,
+    method: str | None,
+    seed: int,
+    num_warmup: int,
+    num_samples: int,
+    num_chains: int,
+    max_steps: int | None,
+    output: str,
+) -> int:
+    """Fit a model to RESPONSES and write its posterior."""
+    checked_output(output, suffixes=(".nc",))
+    if method is not None:
+        one_of(method, METHODS, name="method")
+    import numpyro
+
+    numpyro.set_host_device_count(num_chains)
+    import jax
+
+    from bayes_lrmf.design import make_design
+    from bayes_lrmf.inference import fit_method
+    from bayes_lrmf.lineage import read_lineage
+    from bayes_lrmf.progress import Progress
+    from bayes_lrmf.responses import read_responses
+    from bayes_lrmf.spec import default_spec, read_spec
+    from bayes_lrmf.storage import write_posterior
+
+    named = None if spec is None else read_spec(spec)
+    table = read_responses(responses)
+    say(f"{table!r}")
+    for note in table.notes:
+        say(f"note: {note}")
+    chosen = method is None
+    if method is None:
+        counts = bool((table.items["trials"] > 1).any())
+        method = _best_method(named, table.n_observed, counts=counts)
+    declared = named or read_spec(default_spec(method))
+    if chosen:
+        say(f"method {method}, spec {declared.name}: chosen for this table")
+    tree = features = None
+    if lineage is not None:
+        tree = read_lineage(lineage, aliases=aliases)
+        for note in tree.notes:
+            say(f"note: {note}")
+        say(tree.summary(list(table.models)))
+    if models_table is not None:
+        from bayes_lrmf.features import read_features
+
+        features = read_features(models_table)
+        if not (declared.features or declared.kind):
+            say(f"note: spec {declared.name} names no model features; {models_table} is not used")
+    adjacency = None
+    if items_table is not None:
+        from bayes_lrmf.similarity import item_graph, read_item_texts
+
+        adjacency, note = item_graph(table.items, read_item_texts(items_table))
+        say(f"note: {note}")
+    design = make_design(table, declared, lineage=tree, item_adjacency=adjacency, features=features)
+    for note in design.notes:
+        say(f"note: {note}")
+    options: dict[str, Any] = {}
+    if method == "nuts":
+        options = {
+            "num_warmup": num_warmup,
+            "num_samples": num_samples,
+            "num_chains": num_chains,
+        }
+    elif max_steps is not None:
+        limit = {"map": "max_iterations", "svi": "max_steps", "vb": "max_sweeps"}
+        options = {limit[method]: max_steps}
+    with Progress(f"fit {method}", enabled=True) as progress:
+        posterior = fit_method(
+            method,
+            design,
+            declared,
+            key=jax.random.key(seed),
+            seed=seed,
+            progress=progress,
+            **options,
+        )
+    write_posterior(posterior, output)
+    record = posterior.record
+    say(f"{method}: {record.message} ({record.seconds:.0f} s), written to {output}")
+    if not record.converged:
+        say(f"not converged; `bayes-lrmf diagnose {output}` says what to do")
+        return NOT_CONVERGED
+    return 0
+
+
+@click.command()
+@click.argument("posterior")
+@click.option("--lineage", is_flag=True, help="List doubtful and missing parents instead.")
+@click.option("-o", "--output", metavar="FILE", help="CSV or Parquet, for --lineage.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="For --lineage.")
+def diagnose(posterior: str, lineage: bool, output: str | None, seed: int) -> int:
+    """Print a verdict on the fit POSTERIOR, from quantities that rotation leaves alone.
+
+    With a lineage also the share of ability that children inherit, by relation. --lineage lists
+    recorded parents that the responses contradict and close models without a recorded parent.
+    """
+    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    if output is not None and not lineage:
+        raise InputError("a verdict is not a table", where=output, fix="add --lineage, or drop -o")
+    from bayes_lrmf.storage import read_posterior
+
+    fitted = read_posterior(posterior)
+    if lineage:
+        import jax
+
+        from bayes_lrmf.lineage_quality import lineage_quality
+
+        table = lineage_quality(fitted, key=jax.random.key(seed))
+        emit(table, output)
+        if not fitted.record.converged:
+            say(f"not converged; `bayes-lrmf diagnose {posterior}` says what to do")
+            return NOT_CONVERGED
+        return 0
+    from bayes_lrmf.diagnose import diagnose as judge
+
+    found = judge(fitted)
+    print("\n".join(found.lines))
+    if len(found.hyperparameters):
+        print(found.hyperparameters.round(4).to_string(index=False))
+    if len(found.inheritance):
+        print("share of the variance of log-odds among models that children inherit:")
+        print(found.inheritance.round(3).to_string(index=False))
+    return 0 if found.good else NOT_CONVERGED
