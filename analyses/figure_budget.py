@@ -5,27 +5,38 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from analyses import study
 from bayes_lrmf.coldstart import add
+from bayes_lrmf.comparison import bootstrap_error
 from bayes_lrmf.design import make_design
-from bayes_lrmf.holdouts import hold_out_cold
+from bayes_lrmf.holdouts import families, hold_out_cold
 from bayes_lrmf.inference import fit_map, fit_vb
+from bayes_lrmf.joining import joined, on_items_of
 from bayes_lrmf.plan import make_plan
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.predict import predict_items, score_draws
 from bayes_lrmf.responses import Responses
 from bayes_lrmf.spec import read_spec
 
-SEEDS = (0, 1)
-LEVELS = {"v1": (0, 5, 10, 20, 50, 100, 200), "subtasks": (0, 1, 2, 4, 8, 16)}
-QUICK_LEVELS = {"simulated items": (0, 5, 20, 60)}
+SEEDS = (0, 1, 2)
+LEVELS = {
+    "v1": (0, 5, 10, 20, 50, 100, 200),
+    "subtasks": (0, 1, 2, 4, 8, 16),
+    "simulated items": (0, 5, 20),
+}
+MORE_LEVELS = {"v1": (300, 400, 600, 800, 1000), "subtasks": (24, 32, 36), "simulated items": (60,)}
+"""Of the plain average, which takes that many."""
 COVERAGE = (0.5, 0.8, 0.9, 0.95)
+PLAIN = "plain average of random runs"
+NEAR_ENOUGH = 0.02
 TOP = 20
 N_DRAWS = 1000
 
@@ -50,7 +61,13 @@ class Replay:
     level: np.ndarray
     seed: int
 
-    @property
+    @cached_property
+    def order(self) -> np.ndarray:
+        """A random order of the items for each model, shape (n_models, n_items)."""
+        rng = np.random.default_rng([self.seed, 1])
+        return rng.random((len(self.truth.models), self.truth.n_items))
+
+    @cached_property
     def known(self) -> np.ndarray:
         """Which results exist, shape (n_models, n_items)."""
         return np.asarray(self.truth.matrices(self.truth.models)[1] > 0)
@@ -61,9 +78,9 @@ class Replay:
         away = ~seen[cells.rows, cells.cols]
         return self.truth.hide(cells=(cells.rows[away], cells.cols[away]))
 
-    def after(self, posterior: Posterior, new: np.ndarray) -> Posterior:
-        """Return a posterior that knows the results at `new` too."""
-        return add(posterior, responses=self.shown(new)) if new.any() else posterior
+    def after(self, seen: np.ndarray) -> Posterior:
+        """Return the posterior that knows the results at `seen`."""
+        return add(self.posterior, responses=self.shown(seen)) if seen.any() else self.posterior
 
 
 Choice = Callable[[Replay, Posterior, np.ndarray, int], np.ndarray]
@@ -99,8 +116,7 @@ def _best_of_each(value: np.ndarray, free: np.ndarray, n: int) -> np.ndarray:
 
 def random(replay: Replay, posterior: Posterior, seen: np.ndarray, n: int) -> np.ndarray:
     """Return `n` more runs of each model, at random."""
-    rng = np.random.default_rng([replay.seed, int(seen.sum())])
-    return _best_of_each(rng.random(seen.shape), replay.known & ~seen, n)
+    return _best_of_each(replay.order, replay.known & ~seen, n)
 
 
 def entropy(replay: Replay, posterior: Posterior, seen: np.ndarray, n: int) -> np.ndarray:
@@ -113,8 +129,6 @@ def item_response(replay: Replay, posterior: Posterior, seen: np.ndarray, n: int
     """Return the items of most Fisher information at each model's ability in a 2PL."""
     table = replay.train
     if seen.any():
-        from bayes_lrmf.joining import joined, on_items_of
-
         table = joined(table, on_items_of(table, replay.shown(seen)))
     spec = read_spec("irt")
     names = list(replay.truth.models)
@@ -153,7 +167,7 @@ def replayed(data: study.Data, seed: int) -> Replay:
     return Replay(split.train, split.truth, near, level, seed)
 
 
-def judged(replay: Replay, mean: np.ndarray, draws: Any) -> pd.DataFrame:
+def judged(replay: Replay, seen: np.ndarray, mean: np.ndarray, draws: Any) -> pd.DataFrame:
     """Return a line for each score that a full run shows: error, and intervals around it."""
     successes, trials = replay.truth.totals()
     member = np.eye(trials.shape[1])[replay.truth.benchmark_index]
@@ -166,15 +180,15 @@ def judged(replay: Replay, mean: np.ndarray, draws: Any) -> pd.DataFrame:
             "benchmark": replay.truth.benchmarks[cols],
             "score": score,
             "mean": mean[rows, cols],
+            "left": ((replay.known & ~seen) @ member)[rows, cols],
         }
     )
     table["error"] = np.abs(table["mean"] - score)
-    if draws is not None:
-        for q in COVERAGE:
-            tail = (1 - q) / 2
-            lower, upper = (e[rows, cols] for e in np.quantile(draws, [tail, 1 - tail], axis=0))
-            table[f"width_{100 * q:.0f}"] = upper - lower
-            table[f"coverage_{100 * q:.0f}"] = ((lower <= score) & (score <= upper)).astype(float)
+    for q in COVERAGE if draws is not None else ():
+        tail = (1 - q) / 2
+        lower, upper = (e[rows, cols] for e in np.quantile(draws, [tail, 1 - tail], axis=0))
+        table[f"width_{100 * q:.0f}"] = upper - lower
+        table[f"coverage_{100 * q:.0f}"] = ((lower <= score) & (score <= upper)).astype(float)
     return table
 
 
@@ -189,31 +203,158 @@ def plain_average(replay: Replay, seen: np.ndarray) -> np.ndarray:
     return np.where(known > 0, own, at_large)
 
 
-def run(data: study.Data, seed: int, levels: tuple[int, ...]) -> pd.DataFrame:
-    """Replay every choice on one hold-out."""
+def run(data: study.Data, seed: int) -> pd.DataFrame:
+    """Replay every choice on one hold-out; a line for each score, choice and number of runs."""
     replay = replayed(data, seed)
-    models = list(replay.truth.models)
-    lines = []
+    models, lines = list(replay.truth.models), []
+    none = np.zeros_like(replay.known)
     for name, choice in CHOICES.items():
-        posterior, seen, before = replay.posterior, np.zeros_like(replay.known), 0
-        for level in levels:
+        posterior, seen, before = replay.posterior, none, 0
+        for level in LEVELS[data.name]:
             started = time.perf_counter()
-            if level > before:
-                new = choice(replay, posterior, seen, level - before)
-                chosen = time.perf_counter() - started
-                posterior, seen, before = replay.after(posterior, new), seen | new, level
+            if level:
+                seen = seen | choice(replay, posterior, seen, level - before)
+                posterior, before = replay.after(seen), level
             key = jax.random.key(seed + 1000)
             draws = score_draws(posterior, key=key, models=models, n_draws=N_DRAWS).scores
-            found = judged(replay, draws.mean(0, dtype=float), draws)
-            lines.append(found.assign(choice=name, runs=level, seed=seed))
-            if name == "random":
-                found = judged(replay, plain_average(replay, seen), None)
-                lines.append(found.assign(choice="random, plain average", runs=level, seed=seed))
-            error = lines[-1]["error"].mean()
-            took = f"{chosen:.0f} s to choose, " if level else ""
+            found = judged(replay, seen, draws.mean(0, dtype=float), draws)
+            lines.append(found.assign(choice=name, runs=level))
             print(
-                f"{data.name}, seed {seed}: {name}, {level} runs a model, MAE {error:.4f}, "
-                f"{took}{time.perf_counter() - started:.0f} s",
+                f"{data.name}, seed {seed}: {name}, {level} runs a model, mean absolute error "
+                f"{found['error'].mean():.4f}, {time.perf_counter() - started:.0f} s",
                 flush=True,
             )
-    return pd.concat(lines, ignore_index=True)
+    for level in (*LEVELS[data.name], *MORE_LEVELS[data.name]):
+        seen = random(replay, replay.posterior, none, level) if level else none
+        found = judged(replay, seen, plain_average(replay, seen), None)
+        lines.append(found.assign(choice=PLAIN, runs=level))
+    return pd.concat(lines, ignore_index=True).assign(seed=seed, data=data.name)
+
+
+def summary(scores: pd.DataFrame, family: pd.Series) -> pd.DataFrame:
+    """Return figures by choice and runs, with standard errors over families."""
+    lines = []
+    for (choice, runs), part in scores.groupby(["choice", "runs"], sort=False):
+        line = {"choice": choice, "runs": runs}
+        groups = part["model"].map(family).to_numpy()
+        line["mae"], line["mae_error"] = bootstrap_error(
+            np.mean, [part["error"]], groups, seed=0, n_boot=400
+        )
+        line["top_recall"] = np.mean([_recall(p) for _, p in part.groupby("seed")])
+        rest = part[part["left"] > 0]
+        for q in COVERAGE if part["width_90"].notna().all() else ():
+            at = f"{100 * q:.0f}"
+            groups = rest["model"].map(family).to_numpy()
+            line[f"coverage_{at}"], line[f"coverage_{at}_error"] = bootstrap_error(
+                np.mean, [rest[f"coverage_{at}"]], groups, seed=0, n_boot=400
+            )
+            line[f"width_{at}"] = rest[f"width_{at}"].mean()
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _recall(part: pd.DataFrame) -> float:
+    """Return how many of the best models, by mean score, are among those predicted best."""
+    table = part.set_index(["model", "benchmark"])[["score", "mean"]].unstack().dropna()
+    size = min(TOP, len(table) // 2)
+    best = set(table["score"].mean(axis=1).nlargest(size).index)
+    return len(best & set(table["mean"].mean(axis=1).nlargest(size).index)) / max(size, 1)
+
+
+def needed(errors: np.ndarray, levels: np.ndarray) -> float:
+    """Return the runs a model after which the mean error stays below `NEAR_ENOUGH`.
+
+    Interpolated; NaN if that is more than the most.
+    """
+    mean = errors.mean(0)
+    above = np.flatnonzero(mean > NEAR_ENOUGH)
+    if not len(above):
+        return float(levels[0])
+    last = above[-1]
+    if last + 1 == len(mean):
+        return float("nan")
+    share = (mean[last] - NEAR_ENOUGH) / (mean[last] - mean[last + 1])
+    return float(levels[last] + share * (levels[last + 1] - levels[last]))
+
+
+def runs_needed(scores: pd.DataFrame, family: pd.Series) -> pd.DataFrame:
+    """Return by benchmark how many runs each choice needs, and how many more than the plan."""
+    lines = []
+    benchmarks = ["all", *scores["benchmark"].unique()]
+    if len(benchmarks) > 20:
+        benchmarks = benchmarks[:1]
+    for benchmark in benchmarks:
+        part = scores if benchmark == "all" else scores[scores["benchmark"] == benchmark]
+        tables = {}
+        for choice, own in part.groupby("choice", sort=False):
+            pairs = own.set_index(["seed", "model", "benchmark", "runs"])["error"]
+            tables[choice] = pairs.unstack()
+        groups = tables["plan"].index.get_level_values("model").map(family).to_numpy()
+        for choice, table in tables.items():
+            levels = table.columns.to_numpy(float)
+            value, error = bootstrap_error(
+                lambda e, levels=levels: needed(e, levels),
+                [table.to_numpy()],
+                groups,
+                seed=0,
+                n_boot=400,
+            )
+            line = {"benchmark": benchmark, "choice": choice, "runs": value, "error": error}
+            if choice != "plan":
+                plan, at = tables["plan"].to_numpy(), tables["plan"].columns.to_numpy(float)
+                line["more"], line["more_error"] = bootstrap_error(
+                    lambda a, b, levels=levels, at=at: needed(a, levels) - needed(b, at),
+                    [table.to_numpy(), plan],
+                    groups,
+                    seed=0,
+                    n_boot=400,
+                )
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def picture(table: pd.DataFrame, name: str) -> None:
+    """Draw error, width and coverage against the number of runs."""
+    measures = {
+        "mae": "mean absolute error of scores",
+        "width_90": "mean width of 90 % intervals",
+        "coverage_90": "coverage of 90 % intervals",
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+    for ax, (measure, label) in zip(axes, measures.items(), strict=True):
+        for choice, part in table.groupby("choice", sort=False):
+            if measure in part and part[measure].notna().any():
+                error = part.get(f"{measure}_error")
+                ax.errorbar(part["runs"], part[measure], yerr=error, label=choice, marker="o", ms=3)
+        ax.set(xscale="symlog", xlabel="results of each model", ylabel=label)
+        ax.set_ylim(bottom=0.7 if measure == "coverage_90" else 0)
+        ax.set_xlim(left=0)
+    axes[0].axhline(NEAR_ENOUGH, color="grey", lw=0.8)
+    axes[2].axhline(0.9, color="grey", lw=0.8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.suptitle(f"What results tell of hidden models, {name}")
+    figure.savefig(study.FOLDER / study.file_name("figure_budget", f"{name}.png"), dpi=150)
+    plt.close(figure)
+
+
+def script(quick: bool) -> pd.DataFrame:
+    """Write ``figure_budget.csv``, ``figure_budget_needed.csv`` and a picture a table."""
+    long, more = [], []
+    for name in study.SIMULATED[:1] if quick else study.REAL:
+        data = study.load(name)
+        family = families(list(data.responses.models), data.background.lineage)
+        scores = pd.concat([run(data, seed) for seed in (SEEDS[:1] if quick else SEEDS)])
+        table, enough = summary(scores, family), runs_needed(scores, family)
+        print(table.round(4).to_string(index=False))
+        print(f"results a model for a mean absolute error of {NEAR_ENOUGH}:")
+        print(enough.round(1).to_string(index=False), flush=True)
+        long.append(table.assign(data=name))
+        more.append(enough.assign(data=name))
+        study.write_table(pd.concat(long), "figure_budget")
+        study.write_table(pd.concat(more), "figure_budget_needed")
+        picture(table, name)
+    return pd.concat(long)
+
+
+if __name__ == "__main__":
+    study.command(script, __doc__)
