@@ -1,0 +1,138 @@
+"""Scores from items at random: true however wrong the fit is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.design import make_design
+from bayes_lrmf.guard import _estimate, at_random, guard
+from bayes_lrmf.inference import fit_vb
+from bayes_lrmf.plan import AT_RANDOM, make_plan
+from bayes_lrmf.predict import AVERAGE, score_draws
+from bayes_lrmf.responses import responses_from_frame
+from bayes_lrmf.simulate import simulate
+from bayes_lrmf.spec import read_spec
+
+KEY = jax.random.key(4)
+
+
+def simulated(n_items, n, bias, rng):
+    """A score, and the estimate of it from n items at random, with predictions off by `bias`."""
+    logit = rng.normal(0, 1.2, n_items)
+    y = (rng.random(n_items) < 1 / (1 + np.exp(-logit))).astype(float)
+    p = 1 / (1 + np.exp(-(logit + bias)))
+    drawn = rng.permutation(n_items)[:n]
+    residual = (y - p)[drawn]
+    mean, sd = _estimate(p.sum(), residual, (p * (1 - p))[drawn], n_items, n_items)
+    return y.mean(), mean, sd * stats.t.ppf(0.95, n - 1)
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.5])
+@pytest.mark.parametrize("n", [8, 30])
+def test_intervals_hold_what_they_state_for_right_and_wrong_predictions(n, bias):
+    rng = np.random.default_rng(0)
+    truth, mean, reach = np.array([simulated(100, n, bias, rng) for _ in range(3000)]).T
+    assert abs((mean - truth).mean()) < 3 * (mean - truth).std() / np.sqrt(3000)
+    inside = np.abs(mean - truth) <= reach
+    assert 0.87 < inside.mean() < 0.94
+
+
+def test_good_predictions_make_short_intervals():
+    rng = np.random.default_rng(0)
+    good = [simulated(100, 20, 0.0, rng)[2] for _ in range(300)]
+    bad = [simulated(100, 20, 3.0, rng)[2] for _ in range(300)]
+    assert np.mean(good) < 0.95 * np.mean(bad)
+
+
+@pytest.fixture(scope="module")
+def runs(kin_data, kin_fit):
+    """A plan of which half is at random, run by the truth, and by a truth turned around."""
+    cold = [m for m in kin_data.lineage.nodes if m not in kin_data.responses.models]
+    plan = make_plan(kin_fit, key=KEY, budget=80, models=cold, at_random=0.5)
+    truth = kin_data.truth.set_index(["model", "benchmark", "item"])["probability"]
+    keys = list(zip(plan["model"], plan["benchmark"], plan["item"], strict=True))
+    p = truth.loc[keys].to_numpy()
+    rng = np.random.default_rng(0)
+    y = (rng.random(len(p)) < p).astype(int)
+    frame = plan[["model", "benchmark", "item"]]
+    return plan, frame.assign(response=y), frame.assign(response=1 - y)
+
+
+def test_a_right_fit_agrees_with_runs_at_random(kin_fit, runs):
+    plan, right, _ = runs
+    drawn, n_missing = at_random(responses_from_frame(right), plan)
+    assert n_missing == 0
+    assert drawn.n_observed == (plan["reason"] == AT_RANDOM).sum() == 40
+    found = guard(kin_fit, drawn, key=KEY)
+    assert len(found) == 4
+    assert (found["n_random"] == 10).all()
+    assert not found["disagree"].any()
+    assert (found["lower"] < found["mean"]).all()
+    assert (found["mean"] < found["upper"]).all()
+    assert found["p_value"].between(0, 1).all()
+
+
+def test_a_model_unlike_its_predictions_is_noticed(kin_fit, runs):
+    """Against the fit before these results: it has not yet seen that all answers are turned."""
+    plan, _, turned = runs
+    drawn, _ = at_random(responses_from_frame(turned), plan)
+    found = guard(kin_fit, drawn, key=KEY, updated=kin_fit)
+    assert found["disagree"].any()
+
+
+def test_missing_runs_are_counted_and_other_results_left_out(runs):
+    plan, right, _ = runs
+    drawn = plan["reason"] == AT_RANDOM
+    some = responses_from_frame(pd.concat([right[drawn][:33], right[~drawn]]))
+    found, n_missing = at_random(some, plan)
+    assert n_missing == 7
+    assert found.n_observed == 33
+    everything, n_missing = at_random(some, plan[["model", "benchmark", "item"]])
+    assert everything.n_observed == some.n_observed
+    assert n_missing == 7
+
+
+def test_what_cannot_be_judged_is_refused(kin_fit, runs):
+    plan, right, _ = runs
+    table = responses_from_frame(right)
+    with pytest.raises(InputError, match="no runs at random"):
+        at_random(table, plan[plan["reason"] != AT_RANDOM])
+    with pytest.raises(InputError, match="no result of a run at random"):
+        at_random(responses_from_frame(right[plan["reason"] != AT_RANDOM]), plan)
+    with pytest.raises(InputError, match="no column item"):
+        at_random(table, plan[["model", "benchmark"]])
+    few = responses_from_frame(right[:4])
+    with pytest.raises(InputError, match="has 5 results at random"):
+        guard(kin_fit, few, key=KEY)
+    one = right[right["model"] == right["model"].iloc[0]].assign(model="who/knows")
+    strange = responses_from_frame(one)
+    with pytest.raises(InputError, match="not in the fit"):
+        guard(kin_fit, strange, key=KEY)
+
+
+def test_benchmarks_of_one_item_are_judged_by_their_mean():
+    """Of counts, items at random tell of the mean over benchmarks."""
+    spec = dataclasses.replace(read_spec("directed"), rank=1)
+    data = simulate(spec, key=KEY, n_models=30, n_items=12, n_benchmarks=12, trials=40, density=1)
+    models = list(data.responses.models)
+    cells = data.responses.to_cells()
+    hidden = (cells.rows == len(models) - 1) & (cells.cols < 8)
+    train = data.responses.hide(cells=(cells.rows[hidden], cells.cols[hidden]))
+    posterior = fit_vb(make_design(train, spec, lineage=data.lineage), spec, key=KEY, max_sweeps=15)
+    drawn = data.responses.hide(cells=(cells.rows[~hidden], cells.cols[~hidden]))
+    drawn = drawn.hide(cells=([len(models) - 1], [0]))
+    (found,) = guard(posterior, drawn, key=KEY, updated=posterior).to_dict("records")
+    assert (found["model"], found["benchmark"], found["n_random"]) == (models[-1], AVERAGE, 7)
+    k, n = (part[0].astype(float) for part in data.responses.matrices([models[-1]]))
+    draws = score_draws(posterior, key=KEY, models=[models[-1]], n_draws=400).scores.mean(-1)
+    np.testing.assert_allclose(found["model_mean"], draws.mean(), atol=1e-6)
+    # Seven of eight hidden items known, four from before: almost all of the mean.
+    assert abs(found["mean"] - (k / n).mean()) < 0.05
+    assert found["upper"] - found["lower"] < 0.1
