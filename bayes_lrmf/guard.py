@@ -10,15 +10,12 @@ from scipy import stats
 from bayes_lrmf.checks import InputError, probability
 from bayes_lrmf.coldstart import add
 from bayes_lrmf.joining import on_items_of
-from bayes_lrmf.plan import AT_RANDOM
+from bayes_lrmf.plan import AT_RANDOM, FEWEST_AT_RANDOM
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.predict import AVERAGE, predict_benchmarks, predict_items, score_draws
 from bayes_lrmf.responses import Responses
 
-__all__ = ["FEWEST_AT_RANDOM", "at_random", "guard"]
-
-FEWEST_AT_RANDOM = 5
-"""Items at random below which a score of them is not worth showing."""
+__all__ = ["at_random", "guard"]
 
 _FALSE_DISCOVERIES = 0.05
 _COLUMNS = [

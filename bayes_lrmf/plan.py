@@ -18,10 +18,13 @@ from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.told import ItemCells, Target, ToldFamily
 
-__all__ = ["AT_RANDOM", "make_plan"]
+__all__ = ["AT_RANDOM", "FEWEST_AT_RANDOM", "make_plan"]
 
 AT_RANDOM = "at random, for a check that does not lean on the fit"
 """Reason of the runs of a plan that were drawn, not chosen."""
+
+FEWEST_AT_RANDOM = 5
+"""Results at random below which a score of them is not worth showing."""
 
 _SPOT = 10
 _TOLD_OF_OTHERS = 0.2
@@ -238,25 +241,36 @@ def _target(
 def _drawn(
     states: list[ToldFamily], budget: float, rng: np.random.Generator
 ) -> tuple[list[_Run], float]:
-    """Return runs at random, up to ten of a benchmark of a model, and what they cost."""
+    """Return runs at random, ten of a benchmark of a model at a time, and what they cost."""
     runs: list[_Run] = []
     spent = 0.0
     if budget <= 0:
         return runs, spent
-    pairs = [
-        (state, int(u), int(b))
-        for state in states
-        for u, b in zip(*np.nonzero(state.some_left()), strict=True)
-    ]
-    for at in rng.permutation(len(pairs)):
-        state, u, b = pairs[at]
-        chosen = rng.permutation(state.left(u, b))[:_SPOT]
-        if spent + state.cost[u, chosen].sum() > budget:
-            break
+    groups: list[tuple[ToldFamily, int, np.ndarray]] = []
+    for state in states:
+        of_benchmark = state.items.of_benchmark
+        if all(len(items) == 1 for items in of_benchmark):
+            # Results at random tell of the mean over benchmarks then.
+            of_benchmark = [np.arange(len(state.items.of_item))]
+        for u in range(state.n):
+            free = (items[state.open[u, items]] for items in of_benchmark)
+            groups += [(state, u, items) for items in free if len(items) >= FEWEST_AT_RANDOM]
+    for at in rng.permutation(len(groups)):
+        state, u, items = groups[at]
+        chosen = rng.permutation(items)[:_SPOT]
+        chosen = chosen[spent + state.cost[u, chosen].cumsum() <= budget * (1 + _ROUNDING)]
+        if len(chosen) < FEWEST_AT_RANDOM:
+            continue
         spent += float(state.cost[u, chosen].sum())
         for i in chosen.tolist():
-            runs.append(_Run(state, u, b, i, float(state.gains()[u, i]), AT_RANDOM))
+            gain, b = float(state.gains()[u, i]), int(state.items.of_item[i])
+            runs.append(_Run(state, u, b, i, gain, AT_RANDOM))
             state.take(u, i)
+    if not runs:
+        raise InputError(
+            f"the share at random pays for less than {FEWEST_AT_RANDOM} items of a benchmark",
+            fix="give a larger budget or share",
+        )
     return runs, spent
 
 

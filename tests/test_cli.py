@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
         patch.chdir(made)
-        assert run("simulate", "-o", ".", "--models", 24, "--items", 16, "--seed", 3) == 0
+        assert run("simulate", "-o", ".", "--models", 24, "--items", 24, "--seed", 3) == 0
         fit = ("fit", "responses.parquet", "--lineage", "lineage.csv", "--num-chains", 1)
         assert run(*fit, "--method", "map", "-o", "map.nc") == 0
         assert run(*fit, "--method", "svi", "--max-steps", 400, "-o", "svi.nc") == 3
@@ -44,7 +44,7 @@ def inside(folder, monkeypatch):
 
 def test_simulate_writes_what_fit_reads():
     truth = pd.read_parquet("truth.parquet")
-    assert len(truth) == 24 * 16
+    assert len(truth) == 24 * 24
     assert {"model", "benchmark", "item", "probability"} <= set(truth)
     assert list(pd.read_csv("lineage.csv")) == ["child", "parent", "relation", "weight"]
 
@@ -131,7 +131,7 @@ def test_item_and_rank_levels_of_chosen_models():
     columns = "model benchmark item mean sd lower upper observed kind"
     assert list(items) == columns.split()
     assert list(dict.fromkeys(items["model"])) == models
-    assert len(items) == 2 * 16
+    assert len(items) == 2 * 24
     assert (
         run("predict", "svi.nc", "--level", "rank", "--models", ",".join(models), "-o", "r.csv")
         == 0
@@ -191,3 +191,48 @@ def test_flags_come_with_reasons(capsys):
     assert run("flag", "svi.nc", "--max-width", 0.2, "--top-k", 3) == 2
     assert "give one of them" in capsys.readouterr().err
     assert run("flag", "map.nc", "--top-k", 3) == 2
+
+
+def test_a_plan_is_made_run_and_added(capsys):
+    """From a plan to the results of its runs, and scores from those at random beside the fit's."""
+    fit = ("fit", "responses.parquet", "--lineage", "lineage.csv", "--method", "vb")
+    assert run(*fit, "--max-steps", 8, "-o", "vb.nc") in (0, 3)
+    table, truth = pd.read_parquet("responses.parquet"), pd.read_parquet("truth.parquet")
+    cold = [m for m in truth["model"].unique() if m not in set(table["model"])]
+    Path("cold.txt").write_text("\n".join(cold))
+    plan = ("flag", "vb.nc", "--models", "@cold.txt", "--budget", 14, "--at-random", 0.5)
+    capsys.readouterr()
+    assert run(*plan, "-o", "plan.csv", "--inspect", "ids.txt") == 0
+    assert "14 runs of" in capsys.readouterr().err
+    planned = pd.read_csv("plan.csv")
+    assert list(planned) == ["model", "benchmark", "item", "gain", "reason", "rank"]
+    assert planned["rank"].tolist() == list(range(1, 15))
+    written = "".join(p.read_text() for p in Path().glob("ids*.txt"))
+    assert all(f"{b}:{i}" in written for b, i in zip(planned.benchmark, planned.item, strict=True))
+    known = truth.set_index(["model", "benchmark", "item"])["probability"]
+    keys = list(zip(planned["model"], planned["benchmark"], planned["item"], strict=True))
+    results = planned[["model", "benchmark", "item"]].assign(
+        response=(known.loc[keys].to_numpy() > 0.5).astype(int)
+    )
+    results.to_csv("results.csv", index=False)
+    add = ("add", "vb.nc", "--responses", "results.csv", "-o", "more.nc")
+    assert run(*add, "--guard", "plan.csv") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("model,benchmark,n_random,mean,lower,upper,model_mean")
+    assert "14 responses added" in err
+    n = int(table.drop(columns="model").notna().to_numpy().sum())
+    assert read_posterior("more.nc").design.responses.n_observed == 14 + n
+
+
+def test_options_of_plans_need_a_budget(capsys):
+    for option in (["--at-random", 0.5], ["--whole-benchmarks"], ["--lm-eval", "x.json"]):
+        assert run("flag", "svi.nc", *option) == 2
+        assert f"{option[0]}: only for a plan; add --budget" in capsys.readouterr().err
+    assert run("add", "svi.nc", "--lineage", "lineage.csv", "--guard", "p.csv", "-o", "n.nc") == 2
+    assert "--guard: a plan without results" in capsys.readouterr().err
+    assert run("flag", "map.nc", "--budget", 3) == 2
+    assert "a point estimate knows no uncertainty" in capsys.readouterr().err
+    assert run("flag", "svi.nc", "--budget", 3, "--costs", "none.csv") == 2
+    assert "table of costs not found" in capsys.readouterr().err
+    assert run("flag", "svi.nc", "--budget", 3) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
