@@ -7,6 +7,7 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from bayes_lrmf.block_elimination import BlockElimination, BlockFactor
@@ -27,6 +28,7 @@ from bayes_lrmf.inference.vb_steps import DirectedPrior, Moments
 from bayes_lrmf.joining import on_items_of
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.posterior import Posterior, VariationalState
+from bayes_lrmf.redraw import redrawn
 from bayes_lrmf.responses import Responses
 from bayes_lrmf.scale_mixture import SCALE_GRID
 
@@ -75,6 +77,7 @@ def add(
     *,
     lineage: Lineage | None = None,
     responses: Responses | None = None,
+    key: jax.Array | None = None,
     whole: bool = True,
 ) -> Posterior:
     """Return a posterior that knows further models, and further results of any model.
@@ -90,6 +93,8 @@ def add(
         Parents of the new models, which may be new too.
     responses : Responses, optional
         Of items of the fit.
+    key : jax key, optional
+        Needed for responses in fits of the Laplacian prior, which are drawn anew (`redrawn`).
     whole : bool
         False leaves out all models that are no kin of those named here: faster, and as good for
         predictions about these.
@@ -106,10 +111,10 @@ def add(
 
     Notes
     -----
-    Precision blocks of the fitted Gaussian are extended by the steps to new core nodes, whose
-    variances expectation propagation integrates out, and by Polya-Gamma weights of the new
-    responses, renewed until the means settle; then the expected curvature replaces the weights, as
-    in `fit_vb`.
+    Of fits of the directed prior by vb, precision blocks of the fitted Gaussian are extended by the
+    steps to new core nodes, whose variances expectation propagation integrates out, and by
+    Polya-Gamma weights of the new responses, renewed until the means settle; then the expected
+    curvature replaces the weights, as in `fit_vb`.
     """
     if lineage is not None and posterior.spec.lineage == "none":
         # Kin are nothing to this fit but names.
@@ -119,12 +124,15 @@ def add(
     if not named:
         raise InputError("nothing to add", fix="give a lineage or responses")
     told = new if new is not None and new.n_observed else None
-    if told is not None and not is_directed(posterior):
+    drawn = told is not None and not is_directed(posterior)
+    if drawn and posterior.spec.lineage == "directed":
         raise InputError(
             f"responses cannot be folded into a fit of spec {posterior.spec.name} "
             f"by {posterior.record.method}",
-            fix="fit spec lrmf or directed with method vb, or fit again",
+            fix="fit it with method vb, or fit again",
         )
+    if drawn and key is None:
+        raise InputError("responses are drawn anew here", fix="give a key")
     near = posterior
     if is_directed(posterior) and (told is not None or not whole):
         near = _of_families(posterior, [m for m in named if m in posterior.design.periphery.index])
@@ -133,7 +141,14 @@ def add(
     if posterior.spec.likelihood == "bernoulli":
         bigger = bigger.once_per_cell()
     n_models = len(bigger.models) - len((posterior if whole else near).design.models)
-    if told is not None:
+    if drawn and told is not None and key is not None:
+        order = bigger.core.nodes[bigger.core.topological_order()]
+        models = [m for m in order if m in set(told.models)]
+        known = grown(posterior.design, lineage)
+        strangers = [m for m in models if m not in known.periphery.index]
+        known = grown(known, Lineage.empty(strangers)) if strangers else known
+        posterior = redrawn(posterior, known, bigger, models, key=key)
+    elif told is not None:
         found = _conditioned(near, part, told)
         if whole:
             found = _merged(posterior, bigger, part, found)

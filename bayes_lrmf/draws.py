@@ -18,7 +18,7 @@ from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.program import components
 from bayes_lrmf.spec import Spec
 
-__all__ = ["noise_sd_of", "rows_and_columns"]
+__all__ = ["field_parameters", "noise_sd_of", "rows_and_columns"]
 
 
 def rows_and_columns(
@@ -64,7 +64,7 @@ def rows_and_columns(
     if spec.lineage == "directed":
         _step_down(posterior, values, rows[:, :n_fields], rng)
         return rows, cols
-    sd, kappa, scale = _field_parameters(design, spec, values, n_fields)
+    sd, kappa, scale = field_parameters(design, spec, values, n_fields)
     noise: Any = 0.0
     for nodes, edges in _levels(design):
         child, parent, strength = (part[edges] for part in design.parents())
@@ -152,7 +152,7 @@ def _step_down(
                 some[:, :, nodes] += scales.draw(step[nodes], len(some), rng)
 
 
-def _field_parameters(
+def field_parameters(
     design: Design, spec: Spec, values: Mapping[str, np.ndarray], n_fields: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return sd (n_draws, n_fields), kappa and scale (n_draws,) of the Laplacian conditional."""

@@ -46,7 +46,13 @@ def grown(
     InputError
         For a response that the design has already.
     """
-    union, notes = _united(design, Lineage.empty() if lineage is None else lineage)
+    tree = Lineage.empty() if lineage is None else lineage
+    wanted = [*into_core, *(() if responses is None else responses.models)]
+    known = {*tree.nodes, *design.periphery.nodes}
+    strangers = [m for m in wanted if m not in known]
+    if strangers:
+        tree = dataclasses.replace(tree, nodes=np.append(tree.nodes, strangers))
+    union, notes = _united(design, tree)
     table = design.responses if responses is None else joined(design.responses, responses)
     index = union.index
     in_core = np.zeros(len(union.nodes), bool)
@@ -54,7 +60,6 @@ def grown(
     parents: dict[int, list[int]] = {}
     for c, p in zip(union.child.tolist(), union.parent.tolist(), strict=True):
         parents.setdefault(c, []).append(p)
-    wanted = [*into_core, *(() if responses is None else responses.models)]
     stack = [index[m] for m in wanted]
     while stack:
         node = stack.pop()

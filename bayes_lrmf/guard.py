@@ -125,7 +125,7 @@ def guard(
             "some models of the results are not in the fit", fix="add them with their lineage first"
         )
     if updated is None:
-        updated = add(posterior, responses=responses)
+        updated = add(posterior, responses=responses, key=key)
     items = predict_items(posterior, key=key, models=names, n_draws=n_draws)
     p = items["mean"].to_numpy(float).reshape(len(names), -1)
     before = design.responses.matrices(names)

@@ -59,6 +59,7 @@ FLOORS = {
     "kinship": 6,
     "lineage_quality": 6,
     "predict": 6,
+    "redraw": 6,
     "coldstart": 6,
     "forecast": 7,
     "outlook": 7,

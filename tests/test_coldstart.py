@@ -17,6 +17,7 @@ from bayes_lrmf.inference import fit_map, fit_vb
 from bayes_lrmf.inference.vb import _Fit
 from bayes_lrmf.inference.vb_items import ItemGaussians
 from bayes_lrmf.lineage import Lineage
+from bayes_lrmf.posterior import DrawsState
 from bayes_lrmf.predict import predict_benchmarks, predict_items
 from bayes_lrmf.responses import responses_from_frame
 from bayes_lrmf.simulate import simulate
@@ -222,7 +223,8 @@ def test_edges_into_models_of_the_fit_are_left_out_and_said(of_items):
     assert "left out" in add(posterior, lineage=edge).design.notes[-1]
 
 
-def test_other_fits_take_models_but_no_responses(of_items):
+def test_other_fits_take_models_too(of_items):
+    """Responses of theirs are tested with `redrawn`; draws of the directed prior refuse these."""
     data, held, posterior = of_items
     spec = dataclasses.replace(read_spec("laplacian"), rank=2)
     lineage = data.lineage.among([m for m in data.lineage.nodes if m not in held])
@@ -230,7 +232,9 @@ def test_other_fits_take_models_but_no_responses(of_items):
     point = fit_map(design, spec, key=jax.random.key(0))
     added = add(point, lineage=data.lineage)
     assert len(predict_benchmarks(added, key=KEY, models=held)) == 6 * 3
+    new = first_results(data.responses, held, 2)
+    draws = DrawsState({n: v[None] for n, v in posterior.draws(3, key=KEY).items()})
     with pytest.raises(InputError, match="cannot be folded"):
-        add(point, lineage=data.lineage, responses=first_results(data.responses, held, 2))
+        add(dataclasses.replace(posterior, state=draws), responses=new, key=KEY)
     with pytest.raises(InputError, match="nothing to add"):
         add(posterior)

@@ -69,6 +69,7 @@ def predict(
 @click.option("--aliases", metavar="FILE", help="alias, name: other names of models.")
 @click.option("--responses", metavar="FILE", help="Of old and new models, on items of the fit.")
 @click.option("--guard", "plan", metavar="PLAN.csv", help="Compare with its runs at random.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="For posteriors of draws.")
 @click.option("-o", "--output", required=True, metavar="NEW.nc")
 def add(
     posterior: str,
@@ -76,6 +77,7 @@ def add(
     aliases: str | None,
     responses: str | None,
     plan: str | None,
+    seed: int,
     output: str,
 ) -> None:
     """Add models and results to POSTERIOR, without fitting again.
@@ -89,6 +91,8 @@ def add(
         raise InputError("nothing to add", fix="give --lineage, --responses or both")
     if plan is not None and responses is None:
         raise InputError("a plan without results", where="--guard", fix="give --responses")
+    import jax
+
     from bayes_lrmf.coldstart import add as grow
     from bayes_lrmf.lineage import Lineage, read_lineage
     from bayes_lrmf.responses import read_responses
@@ -100,7 +104,7 @@ def add(
         say(f"note: {note}")
     planned = None if plan is None else _table(plan, "plan")
     fitted = read_posterior(posterior)
-    grown = grow(fitted, lineage=tree, responses=table)
+    grown = grow(fitted, lineage=tree, responses=table, key=jax.random.key(seed))
     for note in grown.design.notes[len(fitted.design.notes) :]:
         say(f"note: {note}")
     write_posterior(grown, output)
