@@ -8,11 +8,6 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any
 
-# Before ArviZ, whose own import of it fails half-way and leaves numpyro.distributions incomplete.
-import numpyro  # noqa: F401
-
-# isort: split
-import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -292,7 +287,10 @@ class Posterior:
             }
             dims["response"] = ["observed_cell"]
             coords["observed_cell"] = _cell_names(d, cells.rows, cells.cols)
-        return az.from_dict(groups, coords=coords, dims=dims)
+        # ArviZ takes a second to import, and only diagnoses and files need it.
+        from arviz_base import from_dict
+
+        return from_dict(groups, coords=coords, dims=dims)
 
     def _pointwise(self, draws: Values, cells: Cells) -> np.ndarray:
         psi = self.psi(draws, cells.rows, cells.cols)
@@ -327,6 +325,8 @@ def diagnose_draws(posterior: Posterior) -> tuple[bool, str]:
 
     Good is R-hat < 1.02 and bulk ESS > 400 for every psi, and no divergence.
     """
+    import arviz as az
+
     tree = posterior.datatree(log_likelihood=False)
     psi = tree["posterior"]["psi"]
     rhat = np.asarray(az.rhat(psi))

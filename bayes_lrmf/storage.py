@@ -31,6 +31,7 @@ from bayes_lrmf.spec import Spec
 
 __all__ = ["read_posterior", "write_posterior"]
 
+_N_DRAWS = 200
 FORMAT_VERSION = 1
 
 
@@ -137,7 +138,7 @@ def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
             }
         )
     if not posterior.is_point:
-        for group, data in posterior.datatree().children.items():
+        for group, data in posterior.datatree(n_draws=_N_DRAWS).children.items():
             # ArviZ notes the time, and the file is the same for the same seed.
             groups[f"/{group}"] = data.to_dataset().drop_attrs(deep=False)
     state = {
