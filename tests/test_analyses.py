@@ -43,6 +43,29 @@ def test_quick_study_is_as_expected(tmp_path):
     }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["figure_budget", "table_flags"])
+def test_scripts_beside_the_study_run_on_simulated_tables(tmp_path, name):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", f"analyses.{name}", "--quick"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / f"build/analyses/{name}.csv")
+    if name == "figure_budget":
+        error = table.set_index(["choice", "runs"])["mae"]
+        assert error["plan", 20] < error["random", 20] < error["plain average of random runs", 20]
+        assert table.loc[table["choice"] == "plan", "coverage_90"].between(0.83, 0.97).all()
+    else:
+        assert list(table["scores"]) == [
+            "least uncertain third",
+            "middle third",
+            "flagged third",
+        ]
+        assert table["mae"].is_monotonic_increasing
+
+
 def test_without_real_tables_the_full_study_says_so_and_passes(tmp_path):
     done = command(tmp_path)
     assert done.returncode == 0, done.stderr
