@@ -18,7 +18,14 @@ from scipy.sparse.csgraph import connected_components
 from bayes_lrmf.checks import InputError, nearest, one_of
 from bayes_lrmf.tables import Table, read_table, table_of_frame, write_table
 
-__all__ = ["RELATIONS", "Lineage", "lineage_from_frame", "read_aliases", "read_lineage", "write_lineage"]
+__all__ = [
+    "RELATIONS",
+    "Lineage",
+    "lineage_from_frame",
+    "read_aliases",
+    "read_lineage",
+    "write_lineage",
+]
 
 RELATIONS = ("finetune", "merge", "adapter", "quantized", "ancestor")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bayes_lrmf.checks import nearest
-from bayes_lrmf.layouts import counted, named
+from bayes_lrmf.layouts import named
 
 if TYPE_CHECKING:
     from bayes_lrmf.lineage import Lineage
@@ -74,13 +74,13 @@ def reconciliation(
         pd.concat([imported.responses["benchmark"], imported.counts["benchmark"]])
     )
     lines = [
-        f"{counted(models, 'model')}, {counted(benchmarks, 'benchmark')}, "
-        f"{counted(imported.responses, 'response')} on {counted(items, 'item')}, "
-        f"{counted(imported.counts, 'count')} of whole benchmarks"
+        f"{_number(len(models), 'model')}, {_number(len(benchmarks), 'benchmark')}, "
+        f"{_number(len(imported.responses), 'response')} on {_number(len(items), 'item')}, "
+        f"{_number(len(imported.counts), 'count')} of whole benchmarks"
     ]
     if imported.renamed:
         pairs = [f"{a} -> {b}" for a, b in imported.renamed.items()]
-        lines.append(f"{counted(pairs, 'model')} renamed by the alias table: {named(pairs)}")
+        lines.append(f"{_number(len(pairs), 'model')} renamed by the alias table: {named(pairs)}")
     names: dict[str, None] = {}
     if lineage is not None:
         names |= dict.fromkeys(str(name) for name in lineage.nodes)
@@ -88,7 +88,7 @@ def reconciliation(
         names |= dict.fromkeys(_models_of(known))
     if lineage is not None or known is not None:
         unknown = [model for model in models if model not in names]
-        lines.append(f"{len(models) - len(unknown):,} of {counted(models, 'model')} known")
+        lines.append(f"{len(models) - len(unknown):,} of {_number(len(models), 'model')} known")
         for model in unknown[:_MOST_UNKNOWN]:
             close = nearest(model, names)
             lines.append(f"unknown model {model}" + (f"; did you mean {close}?" if close else ""))
@@ -97,11 +97,16 @@ def reconciliation(
     if known is not None:
         frame = known.items if hasattr(known, "items") else known.design.items
         n_old = len(items & _labels(frame))
-        lines.append(f"{n_old:,} of {counted(items, 'item')} known, {len(items) - n_old:,} new")
+        lines.append(
+            f"{n_old:,} of {_number(len(items), 'item')} known, {len(items) - n_old:,} new"
+        )
     if lineage is not None and models:
-        share = lineage.summary(models)
-        lines.append(share)
+        lines.append(lineage.summary(models))
     return lines
+
+
+def _number(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _labels(frame: pd.DataFrame) -> set[tuple[str, str]]:

@@ -139,10 +139,10 @@ def _by_document(benchmark: str, runs: Sequence[Run], notes: list[str]) -> list[
         scores: dict[str, float] = {}
         seen: dict[str, int] = defaultdict(int)
         for item, score in run.scores.items():
-            document = run.documents.get(item)
-            if document is None:
+            if item not in run.documents:
                 n_lost += 1
                 continue
+            document = run.documents[item]
             seen[document] += 1
             # The same question twice in one benchmark stays two items.
             again = f"-{seen[document]}" if seen[document] > 1 else ""
