@@ -15,7 +15,14 @@ from bayes_lrmf.layouts import counted, named
 from bayes_lrmf.lineage import read_aliases
 from bayes_lrmf.sources.documents import document_hash
 from bayes_lrmf.sources.imported import Imported
-from bayes_lrmf.sources.metric_choice import Metric, Scored, check_wishes, choices_in_words, choose
+from bayes_lrmf.sources.metric_choice import (
+    Metric,
+    Scored,
+    check_wishes,
+    choices_in_words,
+    choose,
+    refuse_wrong,
+)
 from bayes_lrmf.sources.runs import Run, counts_of, responses_of
 
 __all__ = ["read_inspect"]
@@ -106,6 +113,7 @@ def read_inspect(
         notes.append(f"{skipped['score']:,} samples without the score passed over")
     responses, united = responses_of(runs)
     if not len(responses):
+        refuse_wrong(every)
         raise InputError(
             "no sample with a score from 0 to 1",
             where=", ".join(str(place) for place in places[:3]),

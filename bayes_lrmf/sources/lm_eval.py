@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from bayes_lrmf.checks import InputError
@@ -20,6 +21,7 @@ from bayes_lrmf.sources.metric_choice import (
     choices_in_words,
     choose,
     fraction,
+    refuse_wrong,
 )
 from bayes_lrmf.sources.runs import Counted, Run, counts_of, responses_of
 
@@ -71,62 +73,41 @@ def read_lm_eval(
         found, or no task has the metric or filter.
     """
     names = read_aliases(aliases)
-    if isinstance(paths, str | os.PathLike):
-        paths = [paths]
-    samples, results, strange = found_files(paths)
+    places = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    samples, results, strange = found_files(places)
     notes = [f"{counted(strange, 'file')} of unknown tasks passed over: {named(strange)}"]
     notes = notes if strange else []
-    logged: dict[str, list[tuple[Samples, Scored, dict[str, str]]]] = defaultdict(list)
+    by_task: dict[str, list[_Source]] = defaultdict(list)
     for one in samples:
-        logged[one.task].append((one, *_scored(one)))
-    in_samples = {(s.model, s.task, s.when) for s in samples}
-    bare: dict[str, list[tuple[Results, Scored]]] = defaultdict(list)
+        by_task[one.task].append(_from_samples(one))
+    in_samples = {(one.model, one.task, one.when) for one in samples}
     for file in results:
         for task, metrics in file.tasks.items():
             if (file.model, task, file.when) not in in_samples:
-                bare[task].append((file, _aggregated(file, task, metrics)))
-    all_scored = {
-        task: [s for _, s, _ in logged[task]] + [s for _, s in bare[task]]
-        for task in dict.fromkeys([*logged, *bare])
-    }
-    check_wishes(
-        [s for group in all_scored.values() for s in group], metric=metric, filter_name=filter_name
-    )
+                by_task[task].append(_from_results(file, task, metrics))
+    every = [source.scored for group in by_task.values() for source in group]
+    check_wishes(every, metric=metric, filter_name=filter_name)
     choices = {
-        task: choose(group, metric=metric, filter_name=filter_name)
-        for task, group in all_scored.items()
+        task: choose([source.scored for source in group], metric=metric, filter_name=filter_name)
+        for task, group in by_task.items()
     }
     notes += choices_in_words(choices)
     runs: list[Run] = []
     counts: list[Counted] = []
-    unsized: list[str] = []
-    renamed: dict[str, str] = {}
-    rounded: list[str] = []
+    told: dict[str, dict[str, None]] = defaultdict(dict)
     n_absent = 0
-    for task, group in all_scored.items():
-        documents = [d for _, _, d in logged[task]]
-        sources: Sequence[Samples | Results] = [s for s, _, _ in logged[task]]
-        sources = [*sources, *(r for r, _ in bare[task])]
-        for i, (source, scored, key) in enumerate(zip(sources, group, choices[task], strict=True)):
+    for task, group in by_task.items():
+        for source, key in zip(group, choices[task], strict=True):
             if key is None:
                 continue
-            model = names.get(scored.model, scored.model)
-            if model != scored.model:
-                renamed[scored.model] = model
-            values = scored.values[key]
-            if isinstance(source, Samples):
-                n_absent += len(documents[i].keys() | values.keys()) - len(values)
-                setting = source.results.setting(task) if source.results else ""
-                runs.append(Run(model, task, scored.when, values, documents[i], setting))
-                continue
-            trials = _trials(source, task)
-            if trials is None:
-                unsized.append(task)
-                continue
-            successes = values[_ALL] * trials
-            if abs(successes - round(successes)) > 1e-6 * trials:
-                rounded.append(task)
-            counts.append(Counted(model, task, scored.when, round(successes), trials))
+            if source.is_bare:
+                count, odd = _counted(source, key, names)
+                counts += [count] if count else []
+                told |= {what: told[what] | {task: None} for what in odd}
+            else:
+                run = _run(source, key, names)
+                n_absent += len(run.documents.keys() - run.scores.keys())
+                runs.append(run)
     responses, united = responses_of(runs)
     table = counts_of(counts, responses)
     notes += united
@@ -135,23 +116,57 @@ def read_lm_eval(
     if len(table):
         which = list(dict.fromkeys(table["benchmark"]))
         notes.append(f"no samples, counts of successes instead: {named(which)}")
-    if unsized:
-        which = list(dict.fromkeys(unsized))
-        notes.append(f"neither samples nor their number, passed over: {named(which)}")
-    if rounded:
-        which = list(dict.fromkeys(rounded))
-        notes.append(f"successes rounded to whole numbers: {named(which)}")
+    notes += [f"{what}: {named(list(tasks))}" for what, tasks in told.items()]
     if not len(responses) and not len(table):
+        refuse_wrong(every)
         raise InputError(
-            "no result with a metric from 0 to 1",
-            where=", ".join(str(path) for path in list(paths)[:3]),
-            fix="run with --log_samples, or name another metric",
+            "neither samples nor results with a number of samples",
+            where=", ".join(str(place) for place in places[:3]),
+            fix="run with --log_samples",
         )
+    found = dict.fromkeys(scored.model for scored in every)
+    renamed = {model: names[model] for model in found if names.get(model, model) != model}
     return Imported(responses, table, tuple(notes), renamed)
 
 
-def _scored(samples: Samples) -> tuple[Scored, dict[str, str]]:
-    """Return the metrics of a file of samples, and the hash of each document that it holds."""
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """A task in a file, its metrics, and the hash of each document that the file holds."""
+
+    scored: Scored
+    results: Results | None
+    is_bare: bool
+    documents: dict[str, str]
+
+
+def _run(source: _Source, key: tuple[str, str], names: dict[str, str]) -> Run:
+    scored, results = source.scored, source.results
+    model = names.get(scored.model, scored.model)
+    setting = results.setting(scored.task) if results else ""
+    return Run(model, scored.task, scored.when, scored.values[key], source.documents, setting)
+
+
+def _counted(
+    source: _Source, key: tuple[str, str], names: dict[str, str]
+) -> tuple[Counted | None, list[str]]:
+    """Return successes and trials of a task without samples, and what to say of them."""
+    scored, told = source.scored, []
+    assert source.results is not None
+    share = scored.values[key][_ALL]
+    trials = _trials(source.results, scored.task)
+    if trials is None:
+        trials = _trials_of_error(source.results, scored.task, key, share)
+        if trials is None:
+            return None, ["neither samples nor their number, passed over"]
+        told.append("number of samples worked out from the standard error")
+    successes = share * trials
+    if abs(successes - round(successes)) > 1e-6 * trials:
+        told.append("successes rounded to whole numbers")
+    model = names.get(scored.model, scored.model)
+    return Counted(model, scored.task, scored.when, round(successes), trials), told
+
+
+def _from_samples(samples: Samples) -> _Source:
     results = samples.results
     better = results.part("higher_is_better").get(samples.task) if results else None
     scored = Scored(
@@ -188,11 +203,10 @@ def _scored(samples: Samples) -> tuple[Scored, dict[str, str]]:
         scored.values.pop(key, None)
     if not documents and not scored.values and not no_numbers:
         raise InputError("holds no samples", where=str(samples.path), fix="delete it")
-    return scored, documents
+    return _Source(scored, results, False, documents)
 
 
-def _aggregated(results: Results, task: str, metrics: dict[str, Any]) -> Scored:
-    """Return the metrics of a task over all its items."""
+def _from_results(results: Results, task: str, metrics: dict[str, Any]) -> _Source:
     better = results.part("higher_is_better").get(task) or {}
     scored = Scored(
         results.model,
@@ -206,10 +220,24 @@ def _aggregated(results: Results, task: str, metrics: dict[str, Any]) -> Scored:
         value = fraction(given)
         if comma and value is not None and not metric.endswith("_stderr"):
             scored.put(filter_name, metric, _ALL, value, f"{results.path}, task {task}")
-    return scored
+    return _Source(scored, results, True, {})
 
 
 def _trials(results: Results, task: str) -> int | None:
     sizes = results.part("n-samples").get(task)
     size = sizes.get("effective") if isinstance(sizes, dict) else None
     return int(size) if isinstance(size, int) and size > 0 else None
+
+
+def _trials_of_error(results: Results, task: str, key: tuple[str, str], share: float) -> int | None:
+    """Return the n of se^2 = p (1 - p) / (n - 1), for files of releases that do not hold it.
+
+    This holds for the mean of zeros and ones; None if n or the successes are then not whole.
+    """
+    error = results.tasks[task].get(f"{key[1]}_stderr,{key[0]}")
+    if not isinstance(error, float) or not error > 0:
+        return None
+    trials = 1 + share * (1 - share) / error**2
+    whole = round(trials)
+    is_whole = abs(trials - whole) < 1e-6 * whole
+    return whole if is_whole and abs(share * whole - round(share * whole)) < 1e-6 * whole else None

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bayes_lrmf.checks import InputError, one_of
 from bayes_lrmf.layouts import named
 
-__all__ = ["FILTERS", "METRICS", "Scored", "check_wishes", "choices_in_words", "choose", "fraction"]
+__all__ = [
+    "FILTERS",
+    "METRICS",
+    "Scored",
+    "check_wishes",
+    "choices_in_words",
+    "choose",
+    "fraction",
+    "refuse_wrong",
+]
 
 FILTERS = ("strict-match", "none")
 METRICS = (
@@ -140,21 +149,25 @@ def choose(
         if best is None:
             found.append(None)
             continue
-        _refuse_wrong(one, (chosen, best))
+        if (chosen, best) in one.wrong:
+            raise _wrong(one, (chosen, best))
         found.append((chosen, best))
     return found
 
 
-def _refuse_wrong(scored: Scored, key: tuple[str, str]) -> None:
-    if key not in scored.wrong:
-        return
+def refuse_wrong(scored: Iterable[Scored]) -> None:
+    """Raise `InputError` for the first value that is not from 0 to 1, if there is one."""
+    for one in scored:
+        for key in one.wrong:
+            raise _wrong(one, key)
+
+
+def _wrong(scored: Scored, key: tuple[str, str]) -> InputError:
     value, where = scored.wrong[key]
     what = "not a number" if math.isnan(value) else f"{value:g}, outside [0, 1]"
     others = [m for m in scored.metrics(key[0]) if (key[0], m) not in scored.wrong]
-    hint = f", such as {others[0]!r}" if others else ""
-    raise InputError(
-        f"{key[1]} of {scored.task} is {what}", where=where, fix=f"choose another metric{hint}"
-    )
+    fix = f"choose another metric, such as {others[0]!r}" if others else "leave this task out"
+    return InputError(f"{key[1]} of {scored.task} is {what}", where=where, fix=fix)
 
 
 def choices_in_words(
