@@ -109,6 +109,8 @@ def _at_hand(
         known = read_posterior(responses)
     elif responses is not None:
         known = read_responses(responses)
+    for note in tree.notes if tree else ():
+        say(f"note: {note}")
     return tree, known
 
 

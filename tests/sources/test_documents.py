@@ -16,8 +16,10 @@ CHOICES = ("one", "two", "three")
     [
         lambda order: {"q": "?", "choices": order, "answer": order.index("two")},
         lambda order: {"q": "?", "choices": order, "answer": "ABC"[order.index("two")]},
-        lambda order: {"q": "?", "answer": f"({'ABC'[order.index('two')]})"}
-        | {f"choice{i}": c for i, c in enumerate(order)},
+        lambda order: (
+            {"q": "?", "answer": f"({'ABC'[order.index('two')]})"}
+            | {f"choice{i}": c for i, c in enumerate(order)}
+        ),
         lambda order: {
             "q": "?",
             "choices": {"text": order, "label": ["A", "B", "C"]},

@@ -18,14 +18,28 @@ class Toy(ModelAPI):
 
 
 def samples(words):
-    return MemoryDataset([Sample(id=f"w{i}", input=f"Say {w}", target=w) for i, w in enumerate(words)])
+    return MemoryDataset(
+        [Sample(id=f"w{i}", input=f"Say {w}", target=w) for i, w in enumerate(words)]
+    )
 
 
 @task
 def words(who="quiet"):
-    return Task(model=get_model(f"toy/{who}"), dataset=samples(["one", "2", "three", "crash", "five"]), solver=generate(), scorer=[includes(ignore_case=False), exact()], fail_on_error=False)
+    return Task(
+        model=get_model(f"toy/{who}"),
+        dataset=samples(["one", "2", "three", "crash", "five"]),
+        solver=generate(),
+        scorer=[includes(ignore_case=False), exact()],
+        fail_on_error=False,
+    )
 
 
 @task
 def again(who="quiet"):
-    return Task(model=get_model(f"toy/{who}"), dataset=samples(["one", "2"]), solver=generate(), scorer=includes(ignore_case=False), epochs=2)
+    return Task(
+        model=get_model(f"toy/{who}"),
+        dataset=samples(["one", "2"]),
+        solver=generate(),
+        scorer=includes(ignore_case=False),
+        epochs=2,
+    )
