@@ -81,7 +81,7 @@ def responses_of(runs: Iterable[Run]) -> tuple[pd.DataFrame, list[str]]:
             who = list(dict.fromkeys(repeated))
             notes.append(
                 f"{benchmark}: repeated runs of {counted(who, 'model')} united ({named(who)}); "
-                f"the latest wins on {n_again:,} overlapping items"
+                f"the latest wins on {n_again:,} overlapping item{'s' if n_again != 1 else ''}"
             )
         for model, values in cells.items():
             columns["model"] += [model] * len(values)

@@ -241,6 +241,24 @@ def test_lists_and_bounded_numbers_become_fractions(sums):
     assert set(read_lm_eval(f1).responses["response"]) == {0.25}
 
 
+def test_a_metric_that_is_text_somewhere_is_no_choice(sums):
+    def edit(line):
+        if line["doc_id"] == 4:
+            line["acc_norm"] = "none"
+
+    change(sums, edit)
+    imported = read_lm_eval(sums)
+    assert "metric acc, filter none: sums" in imported.notes
+    assert len(imported.responses) == 8
+
+
+def test_samples_named_json_as_the_open_leaderboard_keeps_them(sums):
+    before = table(read_lm_eval(sums))
+    renamed = sums.rename(sums.with_suffix(".json"))
+    assert table(read_lm_eval(renamed)) == before
+    assert table(read_lm_eval(renamed.parent)).items() >= before.items()
+
+
 def test_samples_without_a_metric_are_counted(sums):
     def drop(line):
         if line["doc_id"] < 3:
