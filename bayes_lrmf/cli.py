@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 import click
 
-from bayes_lrmf.checks import InputError, nearest, one_of
+from bayes_lrmf.checks import InputError, nearest
 from bayes_lrmf.commands.comparing import evaluate
 from bayes_lrmf.commands.deciding import add, flag, predict
 from bayes_lrmf.commands.fitting import diagnose, fit, simulate
+from bayes_lrmf.commands.importing import import_group
+from bayes_lrmf.console import Commands
 
 __all__ = ["main"]
 
 
-class _Commands(click.Group):
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and args[0] not in self.commands:
-            one_of(args[0], list(self.commands), name="command")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bayes-lrmf")
 def _cli() -> None:
     """Predict results of language models from the results and the family tree at hand."""
@@ -60,7 +54,7 @@ def _fail(line: str) -> None:
     sys.exit(2)
 
 
-for _command in (simulate, fit, diagnose, predict, add, flag, evaluate):
+for _command in (simulate, fit, diagnose, predict, add, flag, evaluate, import_group):
     _cli.add_command(_command)
 
 

@@ -1,22 +1,32 @@
-"""What commands share: outputs checked and written whole, tables shown, lists parsed."""
+"""What commands share: groups, outputs checked and written whole, tables shown, lists parsed."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bayes_lrmf.checks import InputError
+from bayes_lrmf.checks import InputError, one_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SEED", "checked_output", "emit", "listed", "model_names", "numbers", "say"]
+__all__ = ["SEED", "Commands", "checked_output", "emit", "listed", "model_names", "numbers", "say"]
 
 SEED = click.IntRange(0, 2**32 - 1)
 TERMINAL_ROWS = 40
+
+
+class Commands(click.Group):
+    """A group that names the nearest of its commands where one is unknown."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Return what click finds, or raise `InputError`."""
+        if args and args[0] not in self.commands:
+            one_of(args[0], list(self.commands), name="command")
+        return super().resolve_command(ctx, args)
 
 
 def say(line: str) -> None:

@@ -18,7 +18,14 @@ from scipy.sparse.csgraph import connected_components
 from bayes_lrmf.checks import InputError, nearest, one_of
 from bayes_lrmf.tables import Table, read_table, table_of_frame, write_table
 
-__all__ = ["RELATIONS", "Lineage", "lineage_from_frame", "read_lineage", "write_lineage"]
+__all__ = [
+    "RELATIONS",
+    "Lineage",
+    "lineage_from_frame",
+    "read_aliases",
+    "read_lineage",
+    "write_lineage",
+]
 
 RELATIONS = ("finetune", "merge", "adapter", "quantized", "ancestor")
 
@@ -319,14 +326,14 @@ def read_lineage(path: str | os.PathLike[str], *, aliases: Any = None) -> Lineag
         cycles, which are named.
     """
     table = read_table(path, key="child", text=("child", "parent", "relation"), what="lineage file")
-    return _lineage_of(table, _aliases(aliases))
+    return _lineage_of(table, read_aliases(aliases))
 
 
 def lineage_from_frame(
     frame: pd.DataFrame, *, aliases: Any = None, where: str | None = None
 ) -> Lineage:
     """Check a frame with the columns of `read_lineage` and return its lineage."""
-    return _lineage_of(table_of_frame(frame, key="child", name=where), _aliases(aliases))
+    return _lineage_of(table_of_frame(frame, key="child", name=where), read_aliases(aliases))
 
 
 def write_lineage(lineage: Lineage, path: str | os.PathLike[str]) -> None:
@@ -340,7 +347,19 @@ def write_lineage(lineage: Lineage, path: str | os.PathLike[str]) -> None:
     write_table(columns, path)
 
 
-def _aliases(given: Any) -> dict[str, str]:
+def read_aliases(given: Any) -> dict[str, str]:
+    """Return alias -> name, chains of aliases followed to their end.
+
+    Parameters
+    ----------
+    given : path, DataFrame, mapping or None
+        Columns ``alias, name``, or alias -> name.
+
+    Raises
+    ------
+    InputError
+        If columns are missing, an alias stands for two names, or aliases go in a circle.
+    """
     if given is None:
         return {}
     if not isinstance(given, Mapping):

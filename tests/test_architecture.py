@@ -89,7 +89,11 @@ FLOORS = {
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager"}
 # Who alone may import a library, by the first letters of its name.
-KEEPERS = {"networkx": {"lineage"}, "arviz": {"posterior", "plots"}}
+KEEPERS = {
+    "networkx": {"lineage"},
+    "arviz": {"posterior", "plots"},
+    "inspect_ai": {"sources.inspect_ai_logs"},
+}
 
 
 def modules(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,1 @@
+"""Results as the tools that produced them wrote them, read into tables of responses."""
