@@ -13,7 +13,7 @@ from bayes_lrmf.sources.recipes import Group, Source, Where, documents_of, numbe
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["METHODS", "Merge", "read_merge"]
+__all__ = ["METHODS", "Merge", "last_merge", "read_merge"]
 
 # How a method mixes its inputs; methods of one kind share a rule of `_shares`.
 METHODS = {
@@ -130,6 +130,18 @@ def read_merge(path: str | os.PathLike[str]) -> tuple[Merge, ...]:
         merges[merge.name] = merge
     done: dict[str | None, Merge] = {}
     return tuple(_resolve(name, merges, done, (), str(path)) for name in merges)
+
+
+def last_merge(path: str | os.PathLike[str]) -> Merge:
+    """Return the merge that a recipe is about: the one without a name, or else the last.
+
+    Raises
+    ------
+    InputError
+        As `read_merge`.
+    """
+    merges = read_merge(path)
+    return next((merge for merge in merges if merge.name is None), merges[-1])
 
 
 def _merge_of(document: Mapping[str, Any], where: Where) -> Merge:
