@@ -91,9 +91,7 @@ def hub(models: str, output: str, cache: str | None, offline: bool) -> None:
     from bayes_lrmf.sources.hub import read_hub_lineage
 
     with Progress("hub", enabled=True) as progress:
-        edges, notes = read_hub_lineage(
-            names, cache=cache, offline=offline, say=say, progress=progress
-        )
+        edges, notes = read_hub_lineage(names, cache=cache, offline=offline, progress=progress)
     _say_notes(notes)
     emit(edges, output)
 

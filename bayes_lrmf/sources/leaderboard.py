@@ -101,8 +101,9 @@ def read_leaderboard(path: str | os.PathLike[str], *, keep_flagged: bool = False
     trials are close to what the share is worth; the 1,192 of GPQA are worth less, as its questions
     stand in up to three of its subsets.
 
-    A row is left out if a share cannot be of a full run. Of several rows of a model the one with
-    most results is kept, of these bfloat16 before float16 before others, then the first.
+    A share that no full run could give is left out, and all of a row with several. Of several rows
+    of a model the one with most results is kept, of these bfloat16 before float16 before others,
+    then the first.
 
     Parameters
     ----------
@@ -126,8 +127,10 @@ def read_leaderboard(path: str | os.PathLike[str], *, keep_flagged: bool = False
         flagged = _yes(table, "Flagged")
         _note(notes, flagged, codes, names, "flagged by the leaderboard, left out")
         keep &= ~flagged
-    keep &= ~_part_runs(shares, keep, codes, names, notes)
-    _note(notes, keep & shares.isna().all(axis=1).to_numpy(), codes, names, "without a result")
+    n_empty = int(shares[keep].isna().to_numpy().sum())
+    if n_empty:
+        notes.append(f"{n_empty:,} shares are missing")
+    shares = _without_part_runs(shares, keep, codes, names, notes)
     keep &= shares.notna().any(axis=1).to_numpy()
     keep = _one_row_each(table, shares, codes, keep, notes)
     if not keep.any():
@@ -138,9 +141,6 @@ def read_leaderboard(path: str | os.PathLike[str], *, keep_flagged: bool = False
         )
     model = np.array(names, dtype=object)[codes][keep]
     shares = shares[keep].reset_index(drop=True)
-    missing = int(shares.isna().to_numpy().sum())
-    if missing:
-        notes.append(f"{missing:,} empty cells of models with other results left out")
     for name, benchmark in BENCHMARKS.items():
         if benchmark.shown_as:
             steps = shares[name].dropna() * benchmark.questions
@@ -182,16 +182,26 @@ def _yes(table: Table, column: str) -> np.ndarray:
     return np.nan_to_num(table.numbers(column, valid="True or False")) > 0
 
 
-def _part_runs(
+def _without_part_runs(
     shares: pd.DataFrame, keep: np.ndarray, codes: np.ndarray, names: list[str], notes: list[str]
-) -> np.ndarray:
-    """Return the rows with a share that a run of all questions cannot give."""
-    off = np.zeros(len(shares), bool)
-    for name, benchmark in BENCHMARKS.items():
-        steps = shares[name].to_numpy() * benchmark.steps
-        off |= np.abs(steps - np.round(steps)) > _ROUNDING
-    _note(notes, off & keep, codes, names, "with a share that no full run gives, left out")
-    return off
+) -> pd.DataFrame:
+    """Return the shares, empty where no run of all questions could give them."""
+    off = np.zeros(shares.shape, bool)
+    for at, benchmark in enumerate(BENCHMARKS.values()):
+        steps = shares.iloc[:, at].to_numpy() * benchmark.steps
+        off[:, at] = np.abs(steps - np.round(steps)) > _ROUNDING
+    n_off = off.sum(axis=1)
+    _note(
+        notes,
+        keep & (n_off == 1),
+        codes,
+        names,
+        "with a share that no full run gives, which is left out",
+    )
+    _note(notes, keep & (n_off > 1), codes, names, "with several such shares, left out")
+    # Several mean that the run was limited, and a limited run may give a good share by chance.
+    off[n_off > 1] = True
+    return shares.mask(off)
 
 
 def _one_row_each(
@@ -218,11 +228,12 @@ def _one_row_each(
 def _note(
     notes: list[str], rows: np.ndarray, codes: np.ndarray, names: Iterable[str], what: str
 ) -> None:
-    if rows.any():
+    n = int(rows.sum())
+    if n:
         known = list(names)
         some = [known[code] for code in dict.fromkeys(codes[rows].tolist())]
         shown = ", ".join(some[:3]) + (", ..." if len(some) > 3 else "")
-        notes.append(f"{int(rows.sum()):,} rows {what} ({shown})")
+        notes.append(f"{n:,} row{'s' if n > 1 else ''} {what} ({shown})")
 
 
 def _counts(model: np.ndarray, shares: pd.DataFrame) -> pd.DataFrame:
