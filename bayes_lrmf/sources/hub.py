@@ -90,9 +90,9 @@ def read_hub_lineage(
                 above[child].add(known)
                 rows.append((child, known, relation))
     if n_own:
-        notes.append(f"{n_own:,} models that name themselves as base model: dropped")
+        notes.append(f"models that name themselves as base model: {n_own:,}")
     if circles:
-        notes.append(f"{len(circles):,} edges that close a circle dropped ({_some(circles)})")
+        notes.append(f"edges that close a circle, left out: {len(circles):,} ({_some(circles)})")
     return pd.DataFrame(rows, columns=["child", "parent", "relation"], dtype=object), tuple(notes)
 
 
@@ -130,14 +130,15 @@ def _notes(asked: list[str], cards: dict[str, Card]) -> list[str]:
     notes = []
     renamed = [f"{name} is now {card.name}" for name, card in cards.items() if card.name != name]
     if renamed:
-        notes.append(f"{len(renamed):,} models were renamed ({_some(renamed)})")
+        notes.append(f"renamed on the Hub: {len(renamed):,} ({_some(renamed)})")
     for absence in dict.fromkeys(card.absence for card in cards.values() if card.absence):
         found = [name for name, card in cards.items() if card.absence == absence]
         own = sum(name in set(asked) for name in found)
-        notes.append(f"{len(found):,} models {absence}, {own:,} of them asked for ({_some(found)})")
+        notes.append(f"{absence}: {len(found):,}, {own:,} of them asked for ({_some(found)})")
     strange = [f"{name}: {part}" for name, card in cards.items() for part in card.strange]
     if strange:
-        notes.append(f"{len(strange):,} base models that are no names left out ({_some(strange)})")
+        shown = _some(strange)
+        notes.append(f"base models that are no names, left out: {len(strange):,} ({shown})")
     return notes
 
 

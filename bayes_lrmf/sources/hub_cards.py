@@ -107,12 +107,12 @@ class CardReader:
             If the Hub cannot be reached, refuses the token, or keeps refusing.
         """
         if not _NAME.fullmatch(name):
-            return Card(name, absence="have no name that the Hub could know")
+            return Card(name, absence="no name that the Hub could know")
         known = self._known(name)
         if known is not None:
             return known
         if self._api is None:
-            return Card(name, absence="are not in the cache")
+            return Card(name, absence="not in the cache")
         card = self._asked(name, progress)
         if self._folder is not None:
             with written_whole(self._file(name)) as temporary:
@@ -159,7 +159,7 @@ class CardReader:
             try:
                 return _card_of(name, self._api.model_info(name))
             except HFValidationError:
-                return Card(name, absence="have no name that the Hub could know")
+                return Card(name, absence="no name that the Hub could know")
             except HfHubHTTPError as error:
                 status = error.response.status_code
                 if status == 401 and "nvalid credentials" in str(error):
@@ -167,9 +167,9 @@ class CardReader:
                         "the Hub refuses the access token", fix="log in anew, or drop the token"
                     ) from error
                 if status in (401, 404):
-                    return Card(name, absence="were not found: deleted, private or never there")
+                    return Card(name, absence="not found (deleted, private or never there)")
                 if status in (403, 451):
-                    return Card(name, absence="may not be seen with this token")
+                    return Card(name, absence="not to be seen with this token")
                 if status != 429 and status < 500:
                     raise InputError(
                         f"the Hub answers {status}", where=name, fix="check the name"

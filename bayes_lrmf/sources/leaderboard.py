@@ -270,10 +270,10 @@ def _lineage(table: Table, keep: np.ndarray, model: np.ndarray, notes: list[str]
     merged = base.str.endswith("(Merge)").to_numpy()
     root = base.str.removesuffix("(Merge)").str.strip().to_numpy(object)
     if merged.any():
-        notes.append(f"{int(merged.sum()):,} merges whose parents the table does not name")
+        notes.append(f"merges whose parents the table does not name: {int(merged.sum()):,}")
     removed = root == "Removed"
     if removed.any():
-        notes.append(f"{int(removed.sum()):,} models whose base model was removed from the hub")
+        notes.append(f"base models that were removed from the Hub: {int(removed.sum()):,}")
     own = np.array([a.casefold() == b.casefold() for a, b in zip(root, model, strict=True)])
     keep_edge = ~own & ~removed & (root != "")
     edges = pd.DataFrame({"child": model[keep_edge], "parent": root[keep_edge]})

@@ -118,10 +118,9 @@ def test_parents_are_followed_to_the_root_and_each_model_is_asked_once(server):
         ("o/new", "o/root", "adapter"),
         ("o/tune", "o/root", "finetune"),
     }
-    assert server.asked == dict.fromkeys(
-        ("o/card", "o/merge", "o/tune", "o/old", "o/new", "o/root"), 1
-    )
-    assert notes == ("1 models were renamed (o/old is now o/new)",)
+    once = ("o/card", "o/merge", "o/tune", "o/old", "o/new", "o/root")
+    assert server.asked == dict.fromkeys(once, 1)
+    assert notes == ("renamed on the Hub: 1 (o/old is now o/new)",)
     assert len(lineage_from_frame(edges).child) == 5
 
 
@@ -149,16 +148,16 @@ def test_missing_and_gated_models_are_noted_and_stay_parents(server):
     )
     assert edges_of(edges) == {("o/orphan", "o/deleted", "finetune")}
     found = " | ".join(notes)
-    assert "2 models were not found: deleted, private or never there, 1 of them" in found
-    assert "may not be seen with this token, 1 of them asked for (o/gated)" in found
-    assert "no name that the Hub could know, 1 of them asked for (no name)" in found
+    assert "not found (deleted, private or never there): 2, 1 of them asked for" in found
+    assert "not to be seen with this token: 1, 1 of them asked for (o/gated)" in found
+    assert "no name that the Hub could know: 1, 1 of them asked for (no name)" in found
     assert "no name" not in server.asked
 
 
 def test_circles_are_broken(server):
     edges, notes = read_hub_lineage(["o/p"], endpoint=server.address, token=False)
     assert edges_of(edges) == {("o/p", "o/q", "finetune")}
-    assert any("close a circle dropped (o/p -> o/q)" in note for note in notes)
+    assert any("close a circle, left out: 1 (o/p -> o/q)" in note for note in notes)
     lineage_from_frame(edges)
 
 
@@ -205,7 +204,7 @@ def test_the_cache_answers_offline_and_damaged_files_are_asked_for_again(server,
     n_asked = server.asked.total()
     again, notes = read_hub_lineage(names, cache=cache, offline=True)
     pd.testing.assert_frame_equal(first, again)
-    assert any("were not found" in note for note in notes)
+    assert any("not found" in note for note in notes)
     assert server.asked.total() == n_asked
     (cache / "o%2Ftune.json").write_text("{")
     less, notes = read_hub_lineage(names, cache=cache, offline=True)
@@ -299,6 +298,6 @@ def test_command(server, tmp_path, monkeypatch, capsys):
     (tmp_path / "names.txt").write_text("o/card\n")
     run(hub, "@names.txt", "-o", "e.csv", "--cache", "c", "--offline")
     assert len(pd.read_csv("e.csv")) == 5
-    assert "note: 1 models were renamed" in capsys.readouterr().err
+    assert "note: renamed on the Hub: 1" in capsys.readouterr().err
     with pytest.raises(InputError, match="--offline: no cache to answer from; give --cache"):
         run(hub, "o/card", "-o", "e.csv", "--offline")

@@ -154,8 +154,8 @@ def test_roots_are_ancestors(read):
         {"child": "o/of-merge", "parent": "o/merge", "relation": "ancestor"},
     ]
     assert lineage_from_frame(found.lineage).parents_of("o/kid") == ["o/root"]
-    assert any("2 merges whose parents" in note for note in found.notes)
-    assert any("1 models whose base model was removed" in note for note in found.notes)
+    assert any(note == "merges whose parents the table does not name: 2" for note in found.notes)
+    assert any(note == "base models that were removed from the Hub: 1" for note in found.notes)
 
 
 def test_models_are_features(read):

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import sys
 
+import click
+import jax
+import numpy as np
+import pandas as pd
 import pytest
 
 from bayes_lrmf.checks import InputError
+from bayes_lrmf.cli import main
+from bayes_lrmf.commands.deciding import predict
+from bayes_lrmf.commands.importing_lineage import mergekit
 from bayes_lrmf.lineage import lineage_from_frame
+from bayes_lrmf.outlook import predict_merge
 from bayes_lrmf.sources.mergekit import METHODS, read_merge
+from bayes_lrmf.storage import write_posterior
 
 pytest.importorskip("yaml")
 
@@ -370,3 +379,94 @@ def test_missing_file_and_missing_reader(tmp_path, monkeypatch):
     (tmp_path / "m.yml").write_text("a: 1")
     with pytest.raises(InputError, match=r"PyYAML is not installed; pip install"):
         read_merge(tmp_path / "m.yml")
+
+
+def run(command: click.Command, *arguments: object) -> None:
+    command.main([str(a) for a in arguments], standalone_mode=False)
+
+
+def test_command_writes_edges(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.yml").write_text(
+        "name: inner\nmerge_method: linear\n" + models(("a", 1), ("b", 3)) + "---\n"
+        "merge_method: linear\n" + models(("inner", 1), ("c", 1))
+    )  # fmt: skip
+    run(mergekit, "m.yml", "--child", "o/kid", "-o", "e.csv")
+    table = pd.read_csv("e.csv")
+    assert dict(zip(table["parent"], table["weight"], strict=True)) == pytest.approx(
+        {"a": 0.125, "b": 0.375, "c": 0.5}
+    )
+    assert set(table["child"]) == {"o/kid"}
+    with pytest.raises(InputError, match="--child: a is one of its own parents"):
+        run(mergekit, "m.yml", "--child", "a", "-o", "e.csv")
+    with pytest.raises(InputError, match="--child: the merge has no name"):
+        run(mergekit, "m.yml", "--child", " ", "-o", "e.csv")
+
+
+@pytest.fixture(scope="module")
+def fitted(kin_fit, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fit") / "p.nc"
+    write_posterior(kin_fit, path)
+    return path
+
+
+def parents_in(fit) -> tuple[str, str]:
+    first, second, *_ = fit.design.responses.models
+    return first, second
+
+
+def test_predict_of_a_recipe_is_that_of_the_merge(kin_fit, fitted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    a, b = parents_in(kin_fit)
+    (tmp_path / "m.yml").write_text("merge_method: linear\n" + models((a, 1), (b, 3)))
+    run(
+        predict, fitted, "--merge", "m.yml", "--ci-prob", 0.8, "--draws", 50, "--seed", 3,
+        "-o", "t.csv",
+    )  # fmt: skip
+    table = pd.read_csv("t.csv")
+    assert list(table.columns) == [
+        "benchmark", "mean", "sd", "lower", "upper", f"beats:{a}", f"beats:{b}",
+        "beats:best parent",
+    ]  # fmt: skip
+    wanted = predict_merge(
+        kin_fit, {a: 0.25, b: 0.75}, key=jax.random.key(3), ci_prob=0.8, n_draws=50
+    )
+    assert list(table["benchmark"]) == list(wanted.scores["benchmark"])
+    columns = ["mean", "sd", "lower", "upper"]
+    np.testing.assert_allclose(table[columns], wanted.scores[columns], rtol=1e-4)
+    np.testing.assert_allclose(table[f"beats:{b}"], wanted.beats[b], rtol=1e-4)
+    np.testing.assert_allclose(table["beats:best parent"], wanted.beats["best parent"], rtol=1e-4)
+    assert f"linear: 0.25 {a}, 0.75 {b}" in capsys.readouterr().err
+
+
+def test_predict_takes_the_merge_without_a_name(kin_fit, fitted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a, b = parents_in(kin_fit)
+    (tmp_path / "m.yml").write_text(
+        "merge_method: linear\n" + models(("inner", 1)) + "---\n"
+        "name: inner\nmerge_method: linear\n" + models((a, 1), (b, 1))
+    )  # fmt: skip
+    run(predict, fitted, "--merge", "m.yml", "--draws", 10, "-o", "t.csv")
+    assert f"beats:{b}" in pd.read_csv("t.csv")
+
+
+def test_mistakes_of_predict_with_a_recipe(kin_fit, fitted, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    a, b = parents_in(kin_fit)
+    (tmp_path / "m.yml").write_text("merge_method: linear\n" + models((a, 1), (b + "x", 3)))
+
+    def refused(*options: object) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main(["predict", str(fitted), *(str(o) for o in options), "-o", "t.csv"])
+        assert caught.value.code == 2
+        assert not (tmp_path / "t.csv").exists()
+        return capsys.readouterr().err
+
+    line = refused("--merge", "m.yml")
+    assert line.startswith(f"bayes-lrmf: m.yml: unknown model '{b}x'; did you mean '")
+    assert line.count("\n") == 1
+    assert "--models: not for a merge" in refused("--merge", "m.yml", "--models", a)
+    assert "--level: not for a merge" in refused("--merge", "m.yml", "--level", "item")
+    assert "none.yml: merge recipe not found" in refused("--merge", "none.yml")
+    (tmp_path / "m.yml").write_text("merge_method: linear\n" + models((a, 1), (b, 3)))
+    assert "ci_prob is 90" in refused("--merge", "m.yml", "--ci-prob", 90)
