@@ -127,13 +127,13 @@ def _names(asked: list[str], cards: dict[str, Card]) -> dict[str, str]:
 
 
 def _notes(asked: list[str], cards: dict[str, Card]) -> list[str]:
-    notes = []
+    notes, wanted = [], set(asked)
     renamed = [f"{name} is now {card.name}" for name, card in cards.items() if card.name != name]
     if renamed:
         notes.append(f"renamed on the Hub: {len(renamed):,} ({_some(renamed)})")
     for absence in dict.fromkeys(card.absence for card in cards.values() if card.absence):
         found = [name for name, card in cards.items() if card.absence == absence]
-        own = sum(name in set(asked) for name in found)
+        own = sum(name in wanted for name in found)
         notes.append(f"{absence}: {len(found):,}, {own:,} of them asked for ({_some(found)})")
     strange = [f"{name}: {part}" for name, card in cards.items() for part in card.strange]
     if strange:

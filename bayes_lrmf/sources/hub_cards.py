@@ -25,6 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?")
 _ADDRESS = re.compile(r"^https?://[^/]+/(?=[^/]+/[^/]+/?$)")
 _TRIES = 6
 _LONGEST_WAIT = 300.0
+_PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class CardReader:
         for attempt in range(_TRIES):
             wait = min(2.0**attempt, _LONGEST_WAIT)
             try:
-                return _card_of(name, self._api.model_info(name))
+                return _card_of(name, self._api.model_info(name, timeout=_PATIENCE))
             except HFValidationError:
                 return Card(name, absence="no name that the Hub could know")
             except HfHubHTTPError as error:

@@ -145,6 +145,12 @@ def last_merge(path: str | os.PathLike[str]) -> Merge:
 
 
 def _merge_of(document: Mapping[str, Any], where: Where) -> Merge:
+    if "experts" in document:
+        raise InputError(
+            "a mixture of experts is no merge of weights",
+            where=str(where),
+            fix="write its experts into a lineage",
+        )
     if "merge_method" not in document:
         raise InputError("no merge_method", where=str(where), fix="name the method, such as linear")
     method = str(document["merge_method"])
@@ -157,9 +163,10 @@ def _merge_of(document: Mapping[str, Any], where: Where) -> Merge:
         for model, share in _group_shares(method, group).items():
             total[model] = total.get(model, 0.0) + share
         notes += group.notes()
-    bases = {group.base_name for group in groups}
+    # A base with an adapter, or of another revision, is a donor by the same name.
+    donors = {s.name for group in groups for s in group.sources if s.model != group.base}
     from_base = METHODS[method].startswith("task vectors") or METHODS[method] == "equal donors"
-    if from_base and not any(share > 0 for model, share in total.items() if model not in bases):
+    if from_base and not any(share > 0 for model, share in total.items() if model in donors):
         raise InputError(
             "all weights are 0, or the base stands alone",
             where=str(where),

@@ -183,6 +183,26 @@ SHAPES = {
         "merge_method: linear\n" + models(("o/a@main", 1), ("o/b@v2+o/l@x", 1), ("o/b", 2)),
         {"o/a": 0.25, "o/b": 0.75},
     ),
+    "a base with an adapter is a donor": (
+        ARITHMETIC + models(("base+lora", 0.5)),
+        {"base": 1.0},
+    ),
+    "a slice of the base alone": (
+        ARITHMETIC + "slices:\n"
+        "  - sources:\n"
+        "      - {model: base, layer_range: [0, 3]}\n"
+        "      - {model: a, layer_range: [0, 3], parameters: {weight: 1}}\n"
+        "  - sources: [{model: base, layer_range: [3, 4]}]\n",
+        {"a": 0.75, "base": 0.25},
+    ),
+    # At the first of two layers no task vector is added, at the second only half.
+    "a gradient that starts with the base": (
+        ARITHMETIC + "slices:\n"
+        "  - sources:\n"
+        "      - {model: base, layer_range: [0, 2]}\n"
+        "      - {model: a, layer_range: [0, 2], parameters: {weight: [0, 0.5]}}\n",
+        {"a": 0.25, "base": 0.75},
+    ),
     "long form of a model": (
         "merge_method: linear\nmodels:\n"
         "  - model: {model: {path: a, revision: r}, lora: {path: l}}\n  - model: {path: b}\n",
@@ -268,6 +288,7 @@ BROKEN = {
     "comments alone": ("# nothing\n", ("the recipe is empty",)),
     "not a mapping": ("- a\n- b\n", ("the recipe is not a mapping", "key: value")),
     "a word": ("merge\n", ("the recipe is not a mapping",)),
+    "experts": ("base_model: a\nexperts: []\n", ("a mixture of experts is no merge",)),
     "no method": (TWO, ("no merge_method", "linear")),
     "unknown method": ("merge_method: slrp\n" + TWO, ("'slrp'", "did you mean 'slerp'?")),
     "no models": ("merge_method: linear\n", ("no models", "models, slices or modules")),
