@@ -58,6 +58,10 @@ SHAPES = {
         "merge_method: linear\n" + models(("a", None), ("b", None)),
         {"a": 0.5, "b": 0.5},
     ),
+    "a model's own weight comes before that of the recipe": (
+        "merge_method: linear\n" + models(("a", 3), ("b", None)) + "parameters: {weight: 1}\n",
+        {"a": 0.75, "b": 0.25},
+    ),
     "linear, weights as texts": (
         "merge_method: linear\n" + models(("a", "1e-1"), ("b", "'3e-1'")),
         {"a": 0.25, "b": 0.75},
