@@ -131,6 +131,14 @@ def test_a_model_keeps_the_name_it_was_asked_for_by(server):
     assert "o/new" not in set(edges["child"]) | set(edges["parent"])
 
 
+def test_a_renamed_model_on_a_card_is_not_asked_again(server):
+    server.models["o/kid"] = tagged("o/kid", "base_model:finetune:o/new")
+    edges, _ = read_hub_lineage(["o/old", "o/kid"], endpoint=server.address, token=False)
+    assert ("o/kid", "o/old", "finetune") in edges_of(edges)
+    # Once, by the redirect of the old name.
+    assert server.asked["o/new"] == 1
+
+
 def test_a_list_on_the_card_is_a_merge_and_self_references_are_dropped(server):
     edges, notes = read_hub_lineage(["o/list", "o/self"], endpoint=server.address, token=False)
     assert edges_of(edges) == {
