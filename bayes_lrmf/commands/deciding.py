@@ -24,6 +24,7 @@ LEVELS = ("benchmark", "item", "rank")
 @click.argument("posterior")
 @click.option("--level", default="benchmark", show_default=True, metavar="benchmark|item|rank")
 @click.option("--models", metavar="A,B|@FILE", help="By default all, cold-start models too.")
+@click.option("--merge", "recipe", metavar="FILE.yml", help="A recipe of mergekit, run or not.")
 @click.option("--ci-prob", type=float, default=0.9, show_default=True)
 @click.option("--draws", type=click.IntRange(2), default=200, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
@@ -32,14 +33,28 @@ def predict(
     posterior: str,
     level: str,
     models: str | None,
+    recipe: str | None,
     ci_prob: float,
     draws: int,
     seed: int,
     output: str | None,
 ) -> None:
-    """Predict scores, responses or ranks from POSTERIOR, with intervals."""
+    """Predict scores, responses or ranks from POSTERIOR, with intervals.
+
+    With --merge, predict the scores of a merge that need not exist, and the probabilities that it
+    beats each parent and the best of them.
+    """
     checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
     one_of(level, LEVELS, name="level")
+    if recipe is not None:
+        for option in ("models", "level"):
+            source = click.get_current_context().get_parameter_source(option)
+            if source is not click.core.ParameterSource.DEFAULT:
+                raise InputError(
+                    "not for a merge", where=f"--{option}", fix="leave it out, or --merge"
+                )
+        emit(_merge_outlook(posterior, recipe, ci_prob, draws, seed), output)
+        return
     names = model_names(models)
     import jax
 
@@ -61,6 +76,34 @@ def predict(
     if fitted.is_point:
         say("note: a point estimate has no intervals; sd, lower and upper are empty")
     emit(table, output)
+
+
+def _merge_outlook(
+    posterior: str, recipe: str, ci_prob: float, draws: int, seed: int
+) -> pd.DataFrame:
+    """Return scores of a merge and the probabilities that it beats its parents."""
+    from bayes_lrmf.sources.mergekit import last_merge
+
+    merge = last_merge(recipe)
+    for note in merge.notes:
+        say(f"note: {note}")
+    import jax
+
+    from bayes_lrmf.outlook import predict_merge
+    from bayes_lrmf.storage import read_posterior
+
+    fitted = read_posterior(posterior)
+    for parent in merge.parents:
+        one_of(parent, fitted.design.periphery.index, name="model", where=recipe)
+    shares = dict(zip(merge.parents, merge.weights, strict=True))
+    say(f"{merge.method}: " + ", ".join(f"{share:.3g} {name}" for name, share in shares.items()))
+    outlook = predict_merge(
+        fitted, shares, key=jax.random.key(seed), ci_prob=ci_prob, n_draws=draws
+    )
+    if fitted.is_point:
+        say("note: a point estimate has no intervals and probabilities; they are empty")
+    named = {c: f"beats:{c}" for c in outlook.beats.columns if c != "benchmark"}
+    return outlook.scores.merge(outlook.beats.rename(columns=named), on="benchmark")
 
 
 @click.command()

@@ -24,10 +24,10 @@ TABLES = (".csv", ".csv.gz", ".parquet", ".pq")
 
 @click.group("import", cls=Commands)
 def import_group() -> None:
-    """Read results of other tools into a table of responses.
+    """Read results and lineages that others wrote into tables of this package.
 
-    The table goes to -o, or to standard output; what was chosen, united or passed over, and how
-    it fits a lineage and earlier results, to standard error.
+    The table goes to -o, or to standard output; what was chosen, united or passed over to standard
+    error.
     """
 
 

@@ -1,1 +1,1 @@
-"""Results as the tools that produced them wrote them, read into tables of responses."""
+"""Results and lineages as others write and publish them, read into tables of this package."""

@@ -1,0 +1,101 @@
+"""`mergekit`, `leaderboard` and `hub`: lineages, and results, that others publish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.console import checked_output, emit, model_names, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["hub", "leaderboard", "mergekit"]
+
+_TABLES = (".csv", ".csv.gz", ".parquet", ".pq")
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--child", required=True, metavar="NAME", help="The name of the merge.")
+@click.option("-o", "--output", metavar="FILE", help="CSV or Parquet; by default standard output.")
+def mergekit(recipe: str, child: str, output: str | None) -> None:
+    """Write the parents of a merge and their shares, from its mergekit RECIPE.
+
+    The table has the columns child, parent, relation and weight, as --lineage takes it.
+    """
+    checked_output(output, suffixes=_TABLES)
+    if not child.strip():
+        raise InputError("the merge has no name", where="--child", fix="name it as owner/name")
+    from bayes_lrmf.sources.mergekit import last_merge
+
+    merge = last_merge(recipe)
+    if child.strip() in merge.parents:
+        raise InputError(
+            f"{child.strip()} is one of its own parents", where="--child", fix="choose another name"
+        )
+    _say_notes(merge.notes)
+    emit(merge.edges(child.strip()), output)
+
+
+@click.command()
+@click.argument("table")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Counts, as `fit` takes them.")
+@click.option("--models-out", metavar="FILE", help="Features, for fit --models-table.")
+@click.option("--lineage-out", metavar="FILE", help="child, parent, relation.")
+@click.option("--keep-flagged", is_flag=True, help="Keep models that the leaderboard flagged.")
+def leaderboard(
+    table: str,
+    output: str,
+    models_out: str | None,
+    lineage_out: str | None,
+    keep_flagged: bool,
+) -> None:
+    """Read results, models and lineage from TABLE, that of the Open LLM Leaderboard v2."""
+    for path in (output, models_out, lineage_out):
+        checked_output(path, suffixes=_TABLES)
+    written = [path for path in (output, models_out, lineage_out) if path is not None]
+    if len(set(written)) < len(written):
+        raise InputError("two outputs have one name", where=written[0], fix="name them apart")
+    from bayes_lrmf.sources.leaderboard import read_leaderboard
+
+    found = read_leaderboard(table, keep_flagged=keep_flagged)
+    _say_notes(found.notes)
+    emit(found.responses, output)
+    if models_out is not None:
+        emit(found.models, models_out)
+    if lineage_out is not None:
+        if len(found.lineage) == 0:
+            say(f"note: no base model is named; {lineage_out} holds no edge")
+        emit(found.lineage, lineage_out)
+
+
+@click.command()
+@click.argument("models", metavar="A,B|@FILE")
+@click.option("-o", "--output", required=True, metavar="FILE", help="child, parent, relation.")
+@click.option("--cache", metavar="DIR", help="Keep answers there, and ask for none again.")
+@click.option("--offline", is_flag=True, help="Answer from the cache alone.")
+def hub(models: str, output: str, cache: str | None, offline: bool) -> None:
+    """Write the lineage that the Hugging Face Hub records for MODELS, up to their roots.
+
+    Only the card of each model is asked for, once. An access token is taken from the usual place of
+    huggingface_hub. Stopped early, the answers so far are in the cache.
+    """
+    checked_output(output, suffixes=_TABLES)
+    if offline and cache is None:
+        raise InputError("no cache to answer from", where="--offline", fix="give --cache")
+    names = model_names(models) or []
+    from bayes_lrmf.progress import Progress
+    from bayes_lrmf.sources.hub import read_hub_lineage
+
+    with Progress("hub", enabled=True) as progress:
+        edges, notes = read_hub_lineage(names, cache=cache, offline=offline, progress=progress)
+    _say_notes(notes)
+    emit(edges, output)
+
+
+def _say_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        say(f"note: {note}")
