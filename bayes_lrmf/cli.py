@@ -12,6 +12,7 @@ from bayes_lrmf.checks import InputError, nearest, one_of
 from bayes_lrmf.commands.comparing import evaluate
 from bayes_lrmf.commands.deciding import add, flag, predict
 from bayes_lrmf.commands.fitting import diagnose, fit, simulate
+from bayes_lrmf.commands.reporting import report
 
 __all__ = ["main"]
 
@@ -60,7 +61,7 @@ def _fail(line: str) -> None:
     sys.exit(2)
 
 
-for _command in (simulate, fit, diagnose, predict, add, flag, evaluate):
+for _command in (simulate, fit, diagnose, predict, add, flag, report, evaluate):
     _cli.add_command(_command)
 
 
