@@ -32,6 +32,7 @@ _FILTERS = (
     ("flagged", "Flagged"),
 )
 _THOUSAND = 1000
+_LIBRARY = "window.vegaEmbed = vegaEmbed;"
 
 
 def write_report(
@@ -87,7 +88,7 @@ def render_report(data: ReportData, *, title: str | None = None) -> str:
     parts = [(assets / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS]
     script = '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
     # HTML parsers turn carriage returns into line feeds, which would change the hash.
-    library = vl_convert.javascript_bundle().replace("\r\n", "\n").replace("\r", "\n")
+    library = vl_convert.javascript_bundle(_LIBRARY).replace("\r\n", "\n").replace("\r", "\n")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -257,7 +258,7 @@ def _words(data: ReportData) -> dict[str, Any]:
             "Observed responses in bins of their fitted probability. The fit has seen these "
             "responses, so this is a check of fit, not of predictions; how often intervals hold "
             "results not seen is not known from a fit alone."
-            + ("" if data.is_point else f" Bars are where {level} of shares would lie.")
+            + ("" if data.is_point else f" Bars hold {level} of what the fit itself would show.")
         ),
         "flags_text": (
             "Not available for a point estimate, which knows no uncertainty."

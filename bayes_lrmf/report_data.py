@@ -130,15 +130,17 @@ def report_data(
         )[_FLAG_COLUMNS]
     tree = _tree(posterior, names)
     diagnosis = diagnose(posterior, ci_prob=ci_prob)
-    design = posterior.design
+    design, cells = posterior.design, posterior.design.responses.to_cells()
     return ReportData(
         facts={
             "spec": posterior.spec.name,
             "method": posterior.record.method,
             "n_evaluated": design.n_evaluated,
             "n_models": len(design.models),
-            "n_items": design.n_items,
-            "n_responses": design.responses.n_observed,
+            "n_items": int(design.items["trials"].sum()),
+            "n_responses": int(
+                design.responses.n_observed if cells.trials is None else cells.trials.sum()
+            ),
         },
         good=diagnosis.good,
         verdict=diagnosis.lines,

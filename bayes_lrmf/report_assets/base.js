@@ -46,6 +46,9 @@ const benchmarkName = (benchmark) =>
 function intervalText(lower, upper, format) {
   return lower === null ? "" : `${format(lower)}\u2013${format(upper)}`;
 }
+const isKnown = (benchmark, model) => runs(benchmark, model) === DATA.run_totals[benchmark];
+const scoreRange = (benchmark, model) =>
+  isKnown(benchmark, model) ? "observed" : intervalText(...score(benchmark, model).slice(1), percent);
 
 // The range that bars of a benchmark share, in thousandths, out to whole twentieths.
 const ranges = new Map();
@@ -71,8 +74,7 @@ function bar(benchmark, model, range) {
   const [mean, lower, upper] = score(benchmark, model);
   const [low, high] = range || barRange(benchmark);
   const at = (value) => `${(100 * (value - low)) / (high - low)}%`;
-  const known = runs(benchmark, model) === DATA.run_totals[benchmark];
-  const box = make("div", { class: `bar${known ? " known" : ""}`, "aria-hidden": "true" });
+  const box = make("div", { class: `bar${isKnown(benchmark, model) ? " known" : ""}`, "aria-hidden": "true" });
   if (lower !== null && upper > lower) {
     const range_ = make("span", { class: "range" });
     range_.style.left = at(lower);
@@ -86,8 +88,8 @@ function bar(benchmark, model, range) {
 }
 
 function scoreWords(benchmark, model) {
-  const [mean, lower, upper] = score(benchmark, model);
-  return `${percent(mean)}\u202f%` + (lower === null ? "" : `, ${intervalText(lower, upper, percent)}\u202f%`);
+  const range = scoreRange(benchmark, model);
+  return `${percent(score(benchmark, model)[0])}\u202f%${range ? `, ${range}` : ""}`;
 }
 
 function laterOn(action, milliseconds) {

@@ -1,31 +1,30 @@
 // Pictures of how far the fit may be trusted, from Vega-Lite specifications.
 const views = [];
 
-function drawChart(id, spec, renderer) {
+async function drawChart(id, spec, renderer) {
   const box = byId(id);
-  if (!box || !window.vegaLite) return;
   const full = {
     width: Math.max(180, box.clientWidth - 8), height: 260, autosize: { type: "fit", contains: "padding" }, padding: 4, ...spec,
   };
-  const compiled = vegaLite.compile(full, { config: chartConfig() }).spec;
-  views.push(new vega.View(vega.parse(compiled), { renderer, container: box }).run());
+  const view = await draw(id, full, "vega-lite", renderer);
+  if (view) views.push(view);
 }
 
+const SHARES = { format: ".0%", values: [0, 0.25, 0.5, 0.75, 1], labelFlush: false };
+
 function calibrationSpec() {
-  const values = DATA.calibration;
-  const share = { type: "quantitative", scale: { domain: [0, 1] }, axis: { format: ".0%", tickCount: 5 } };
+  const values = DATA.calibration.map((bin) => ({
+    ...bin, off: 100 * (bin.observed - bin.predicted),
+    low: 100 * ((bin.lower ?? bin.observed) - bin.predicted), high: 100 * ((bin.upper ?? bin.observed) - bin.predicted),
+  }));
+  const x = { field: "predicted", type: "quantitative", title: "fitted probability", scale: { domain: [0, 1] }, axis: SHARES };
+  const y = { type: "quantitative", title: "observed less fitted, points", axis: { tickCount: 5 } };
   const layers = [
-    { data: { values: [{ a: 0, b: 0 }, { a: 1, b: 1 }] }, mark: { type: "line", color: look("line-strong"), strokeDash: [4, 4], strokeWidth: 1 },
-      encoding: { x: { field: "a", ...share }, y: { field: "b", ...share } } },
-    { mark: { type: "point", filled: true, color: look("accent"), size: 45, opacity: 1 },
-      encoding: { x: { field: "predicted", ...share, title: "predicted probability" }, y: { field: "observed", ...share, title: "share observed" },
-        tooltip: [{ field: "predicted", format: ".3f" }, { field: "observed", format: ".3f" }, { field: "n_trials", format: ",", title: "trials" }] } },
+    { data: { values: [{}] }, mark: { type: "rule", color: look("line-strong") }, encoding: { y: { datum: 0 } } },
+    { mark: { type: "rule", color: look("accent-soft"), strokeWidth: 6, strokeCap: "round" }, encoding: { x, y: { field: "low", ...y }, y2: { field: "high" } } },
+    { mark: { type: "point", filled: true, color: look("accent"), size: 45, opacity: 1 }, encoding: { x, y: { field: "off", ...y } } },
   ];
-  if (!DATA.is_point) {
-    layers.splice(1, 0, { mark: { type: "rule", color: look("warm"), strokeWidth: 4, opacity: 0.75 },
-      encoding: { x: { field: "predicted", ...share, title: "predicted probability" }, y: { field: "lower", ...share, title: "share observed" }, y2: { field: "upper" } } });
-  }
-  return { data: { values }, layer: layers };
+  return { data: { values }, layer: DATA.is_point ? [layers[0], layers[2]] : layers };
 }
 
 function widthSpec() {
@@ -48,11 +47,10 @@ function widthSpec() {
 }
 
 function inheritanceSpec() {
-  const order = DATA.inheritance.map((line) => line.relation);
-  const axis = { format: ".0%", tickCount: 5 };
+  const axis = SHARES;
   return {
     data: { values: DATA.inheritance.map((line) => ({ ...line, label: `${line.relation} (${count(line.n_children)})` })) },
-    height: 40 + 34 * order.length,
+    height: 60 + 30 * DATA.inheritance.length,
     encoding: { y: { field: "label", type: "nominal", title: null, sort: null, axis: { labelLimit: 160, ticks: false, domain: false, labelPadding: 8 } } },
     layer: [
       { mark: { type: "rule", strokeWidth: 6, color: look("accent"), opacity: 0.4, strokeCap: "round" },
@@ -64,21 +62,19 @@ function inheritanceSpec() {
 
 function drawCharts() {
   views.splice(0).forEach((view) => view.finalize());
-  drawChart("calibration-chart", calibrationSpec(), "svg");
-  if (!DATA.is_point) drawChart("width-chart", widthSpec(), "canvas");
-  if (DATA.inheritance.length) drawChart("inheritance-chart", inheritanceSpec(), "svg");
+  return Promise.all([
+    drawChart("calibration-chart", calibrationSpec(), "svg"),
+    DATA.is_point || drawChart("width-chart", widthSpec(), "canvas"),
+    DATA.inheritance.length && drawChart("inheritance-chart", inheritanceSpec(), "svg"),
+  ]);
 }
 
 setUpTheme();
 setUpTable();
 setUpFlags();
 setUpTree();
-document.addEventListener("DOMContentLoaded", () => {
-  const all = () => {
-    drawTree();
-    drawCharts();
-  };
-  all();
+document.addEventListener("DOMContentLoaded", async () => {
+  const all = () => Promise.all([drawTree(), drawCharts()]);
   document.addEventListener("theme", all);
   document.addEventListener("benchmark", () => {
     all();
@@ -90,5 +86,6 @@ document.addEventListener("DOMContentLoaded", () => {
     seen = innerWidth;
     all();
   }, 200));
+  await all();
   document.documentElement.dataset.ready = "true";
 });

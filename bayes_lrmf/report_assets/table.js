@@ -91,7 +91,7 @@ function tags(m) {
 function bodyRow(m, n_columns) {
   const b = state.benchmark;
   const [place, first, last] = rank(b, m);
-  const [mean, lower, upper] = score(b, m);
+  const [mean] = score(b, m);
   const whole = (value) => count(Math.round(value));
   const open = openRows.has(m);
   const button = make(
@@ -113,7 +113,7 @@ function bodyRow(m, n_columns) {
     make("td", { class: "rank" }, make("span", { class: "figure" }, whole(place)), " ",
       make("span", { class: "interval" }, intervalText(first, last, whole))),
     make("td", { class: "score" }, make("span", { class: "figure" }, percent(mean)), " ",
-      make("span", { class: "interval" }, intervalText(lower, upper, percent)), bar(b, m)),
+      make("span", { class: "interval" }, scoreRange(b, m)), bar(b, m)),
     ...shownBenchmarks.map((k) => make("td", { class: "extra" }, percent(score(k, m)[0]))),
     make("td", { class: "width" }, band === null ? "\u2013" : percent(band)),
     make("td", { class: "runs" }, count(runs(b, m)), make("span", { class: "of" }, ` of ${count(DATA.run_totals[b])}`)),
@@ -125,21 +125,21 @@ function details(m) {
   const list = make("dl", { class: "scores" });
   DATA.benchmarks.forEach((name, b) => {
     if (b === 0) return;
-    const [mean, lower, upper] = score(b, m);
+    const [mean] = score(b, m);
     list.append(
       make(
         "div",
         {},
         make("dt", {}, name),
         make("dd", {}, make("span", { class: "figure" }, percent(mean)), " ",
-          make("span", { class: "interval" }, intervalText(lower, upper, percent)),
+          make("span", { class: "interval" }, scoreRange(b, m)),
           make("span", { class: "unseen" }, ` ${count(runs(b, m))} of ${count(DATA.run_totals[b])} items run`),
           bar(b, m, [0, THOUSAND])),
       ),
     );
   });
   const box = make("div", { class: "details" }, list);
-  const marks = make("div", { class: "marks" });
+  const marks = make("div", { class: "remarks" });
   for (const flag of flagsOf.get(m) || []) {
     marks.append(make("p", {}, make("strong", {}, `Flagged, ${flag.rule}: `), flag.reason));
   }

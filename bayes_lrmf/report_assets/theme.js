@@ -27,6 +27,24 @@ function chartConfig() {
   };
 }
 
+// Draw a specification; only the last of several begun for one place returns its view.
+const begun = new Map();
+async function draw(id, spec, mode, renderer) {
+  const turn = (begun.get(id) || 0) + 1;
+  begun.set(id, turn);
+  const place = document.createElement("div");
+  // Without the library's own tooltips, names stand in a title attribute, as text.
+  const { view } = await vegaEmbed(place, spec, {
+    mode, renderer, config: chartConfig(), actions: false, tooltip: false, defaultStyle: false, hover: mode === "vega-lite",
+  });
+  if (begun.get(id) !== turn) {
+    view.finalize();
+    return null;
+  }
+  byId(id).replaceChildren(place);
+  return view;
+}
+
 function setUpTheme() {
   const button = byId("theme");
   let theme = 0;

@@ -67,7 +67,7 @@ function treeSpec(box) {
     scales: [
       { name: "x", type: "linear", domain: { signal: "xd" }, range: [0, { signal: "width" }], zero: false, nice: false },
       { name: "y", type: "linear", domain: { signal: "yd" }, range: [0, { signal: "height" }], zero: false, nice: false },
-      { name: "colour", type: "linear", domain: { data: "nodes", field: "value" }, zero: false, range: { scheme: uncertain ? "cividis" : "viridis" } },
+      { name: "colour", type: "linear", domain: { data: "nodes", field: "value" }, nice: false, zero: false, range: { scheme: uncertain ? "cividis" : "viridis" } },
       { name: "strength", type: "linear", domain: DATA.step_range, range: [5, 1.2], clamp: true },
       { name: "clear", type: "linear", domain: DATA.step_range, range: [1, 0.35], clamp: true },
     ],
@@ -104,31 +104,30 @@ function showWindow() {
   if (tree.view) tree.view.signal("xd", tree.x).signal("yd", tree.y).signal("chosen", state.selected).run();
 }
 
-function drawTree() {
-  const box = byId("tree");
-  if (!families.size || !window.vega) return;
+async function drawTree() {
+  if (!families.size) return;
   if (!tree.y) fit(false);
   if (tree.view) tree.view.finalize();
-  tree.view = new vega.View(vega.parse(treeSpec(box)), { renderer: "canvas", container: byId("tree-canvas"), hover: false });
-  tree.view.addEventListener("click", (_, item) => {
+  tree.view = null;
+  const view = await draw("tree-canvas", treeSpec(byId("tree")), "vega", "canvas");
+  if (!view) return;
+  tree.view = view;
+  view.addEventListener("click", (_, item) => {
     if (item && item.datum && item.datum.m !== undefined && !drag.moved) choose(item.datum.m, false);
   });
-  tree.view.run();
+  showWindow();
   drawScale();
 }
 
 function drawScale() {
-  const members = families.get(tree.family);
-  const b = state.benchmark;
-  const uncertain = tree.colour === "width";
-  const values = members.map((m) => (uncertain ? width(b, m) : score(b, m)[0]));
-  const scheme = vega.scheme(uncertain ? "cividis" : "viridis");
-  const stops = Array.from({ length: 9 }, (_, i) => (typeof scheme === "function" ? scheme(i / 8) : scheme[i]));
+  const colour = tree.view.scale("colour");
+  const [low, high] = colour.domain();
+  const stops = Array.from({ length: 9 }, (_, i) => colour(low + (i / 8) * (high - low)));
   byId("tree-ramp").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
-  byId("tree-low").textContent = percent(Math.min(...values));
-  byId("tree-high").textContent = percent(Math.max(...values));
-  byId("tree-what").textContent = uncertain
-    ? `Width of the ${level} interval, ${benchmarkName(b)}` : `Score, ${benchmarkName(b)}`;
+  byId("tree-low").textContent = low.toFixed(1);
+  byId("tree-high").textContent = high.toFixed(1);
+  byId("tree-what").textContent = tree.colour === "width"
+    ? `Width of the ${level} interval, ${benchmarkName(state.benchmark)}` : `Score, ${benchmarkName(state.benchmark)}`;
 }
 
 function zoom(factor, fx = 0.3, fy = 0.5) {
