@@ -1,7 +1,7 @@
 // The embedded data, its units, and how numbers and elements are made. Text enters as text nodes only.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const N = DATA.models.length;
-const MANY_COLUMNS = 8;
+const MANY_COLUMNS = 6;
 const THOUSAND = 1000;
 const level = `${Number((100 * DATA.ci_prob).toFixed(1))}\u202f%`;
 const state = { benchmark: 0, selected: -1 };
@@ -90,6 +90,11 @@ function bar(benchmark, model, range) {
 function scoreWords(benchmark, model) {
   const range = scoreRange(benchmark, model);
   return `${percent(score(benchmark, model)[0])}\u202f%${range ? `, ${range}` : ""}`;
+}
+
+// Long names may break after their separators.
+function broken(name) {
+  return name.split(/(?<=[_/.])/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
 }
 
 function laterOn(action, milliseconds) {

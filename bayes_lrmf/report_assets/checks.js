@@ -18,7 +18,7 @@ function calibrationSpec() {
     low: 100 * ((bin.lower ?? bin.observed) - bin.predicted), high: 100 * ((bin.upper ?? bin.observed) - bin.predicted),
   }));
   const x = { field: "predicted", type: "quantitative", title: "fitted probability", scale: { domain: [0, 1] }, axis: SHARES };
-  const y = { type: "quantitative", title: "observed less fitted, points", axis: { tickCount: 5 } };
+  const y = { type: "quantitative", title: "observed less fitted, % points", axis: { tickCount: 5 } };
   const layers = [
     { data: { values: [{}] }, mark: { type: "rule", color: look("line-strong") }, encoding: { y: { datum: 0 } } },
     { mark: { type: "rule", color: look("accent-soft"), strokeWidth: 6, strokeCap: "round" }, encoding: { x, y: { field: "low", ...y }, y2: { field: "high" } } },

@@ -27,7 +27,9 @@ function columns() {
       value: (m) => score(k, m)[0],
       down: true,
     })),
-    { key: "width", label: "Width", class: "width", value: (m) => width(b, m) ?? 0, down: true },
+    ...(shownBenchmarks.length || DATA.is_point
+      ? []
+      : [{ key: "width", label: "Width", class: "width", value: (m) => width(b, m), down: true }]),
     { key: "runs", label: "Items run", class: "runs", value: (m) => runs(b, m), down: true },
   ];
 }
@@ -63,6 +65,7 @@ function headCell(column) {
     ),
   );
   if (column.key === "score") {
+    cell.classList.add("with-axis");
     const [low, high] = barRange(state.benchmark);
     const ticks = [low, (low + high) / 2, high].map((v) => make("span", {}, String(Number((v / 10).toFixed(1)))));
     cell.append(make("div", { class: "axis", "aria-hidden": "true" }, ...ticks));
@@ -88,7 +91,7 @@ function tags(m) {
   return out;
 }
 
-function bodyRow(m, n_columns) {
+function bodyRow(m, all) {
   const b = state.benchmark;
   const [place, first, last] = rank(b, m);
   const [mean] = score(b, m);
@@ -105,20 +108,19 @@ function bodyRow(m, n_columns) {
     drawTable();
     byId("models").querySelector(`button[data-model="${m}"]`).focus();
   });
-  const band = width(b, m);
   const row = make(
     "tr",
     { class: DATA.cold[m] ? "cold" : "" },
     make("th", { scope: "row", class: "name" }, button, ...tags(m)),
     make("td", { class: "rank" }, make("span", { class: "figure" }, whole(place)), " ",
       make("span", { class: "interval" }, intervalText(first, last, whole))),
-    make("td", { class: "score" }, make("span", { class: "figure" }, percent(mean)), " ",
-      make("span", { class: "interval" }, scoreRange(b, m)), bar(b, m)),
+    make("td", { class: "score" }, make("div", { class: "cell" }, make("span", { class: "figure" }, percent(mean)), " ",
+      make("span", { class: "interval" }, scoreRange(b, m)), bar(b, m))),
     ...shownBenchmarks.map((k) => make("td", { class: "extra" }, percent(score(k, m)[0]))),
-    make("td", { class: "width" }, band === null ? "\u2013" : percent(band)),
+    ...(all.some((column) => column.key === "width") ? [make("td", { class: "width" }, percent(width(b, m)))] : []),
     make("td", { class: "runs" }, count(runs(b, m)), make("span", { class: "of" }, ` of ${count(DATA.run_totals[b])}`)),
   );
-  return open ? [row, make("tr", { class: "detail" }, make("td", { colspan: n_columns }, details(m)))] : [row];
+  return open ? [row, make("tr", { class: "detail" }, make("td", { colspan: all.length }, details(m)))] : [row];
 }
 
 function details(m) {
@@ -130,7 +132,7 @@ function details(m) {
       make(
         "div",
         {},
-        make("dt", {}, name),
+        make("dt", {}, ...broken(name)),
         make("dd", {}, make("span", { class: "figure" }, percent(mean)), " ",
           make("span", { class: "interval" }, scoreRange(b, m)),
           make("span", { class: "unseen" }, ` ${count(runs(b, m))} of ${count(DATA.run_totals[b])} items run`),
@@ -159,7 +161,7 @@ function drawTable() {
   const rows = chosen.slice(start, start + table.size);
   const head = byId("models").tHead;
   head.replaceChildren(make("tr", {}, ...all.map(headCell)));
-  const body = rows.flatMap((m) => bodyRow(m, all.length));
+  const body = rows.flatMap((m) => bodyRow(m, all));
   if (!rows.length) {
     body.push(make("tr", {}, make("td", { colspan: all.length, class: "empty" }, "No model matches.")));
   }
@@ -206,7 +208,7 @@ function setUpTable() {
     table.size = Number(event.target.value);
     turnTo(0);
   });
-  byId("models").classList.toggle("point", DATA.is_point);
+  byId("models").classList.toggle("stacked", shownBenchmarks.length > 0);
   drawTable();
 }
 

@@ -163,10 +163,13 @@ function choose(m, centre) {
     const box = byId("tree");
     const gap = box.clientHeight / (tree.y[1] - tree.y[0]);
     if (gap < LABEL_GAP) zoom(17 / gap);
-    const half = (tree.y[1] - tree.y[0]) / 2;
-    tree.y = [DATA.row[m] - half, DATA.row[m] + half];
+    const tall = tree.y[1] - tree.y[0];
+    const end = Math.max(families.get(tree.family).length - tall, -1);
+    const top = Math.min(Math.max(DATA.row[m] - tall / 2, -1), end);
+    tree.y = [top, top + tall];
     const wide = tree.x[1] - tree.x[0];
-    tree.x = [DATA.depth[m] - 0.3 * wide, DATA.depth[m] + 0.7 * wide];
+    const left = Math.max(-0.4, DATA.depth[m] - 0.3 * wide);
+    tree.x = [left, left + wide];
   }
   showWindow();
   drawChosen();
@@ -211,7 +214,8 @@ function findInTree() {
   const asked = byId("tree-search").value.trim().toLowerCase();
   if (!asked) return;
   if (asked !== tree.asked) {
-    const order = (m) => (lowered[m] === asked ? 0 : lowered[m].startsWith(asked) ? 1 : 2);
+    const short = (m) => lowered[m].slice(lowered[m].lastIndexOf("/") + 1);
+    const order = (m) => [lowered[m] === asked, short(m) === asked, lowered[m].startsWith(asked) || short(m).startsWith(asked), true].indexOf(true);
     tree.asked = asked;
     tree.at = -1;
     tree.found = lowered.map((_, m) => m).filter((m) => DATA.family[m] >= 0 && lowered[m].includes(asked));
