@@ -256,8 +256,9 @@ def _words(data: ReportData) -> dict[str, Any]:
         ),
         "calibration_caption": (
             "Observed responses in bins of their fitted probability. The fit has seen these "
-            "responses, so this is a check of fit, not of predictions; how often intervals hold "
-            "results not seen is not known from a fit alone."
+            "responses and leans part of the way towards each, so dots somewhat below the line on "
+            "the left and above it on the right are to be expected. This is no test of "
+            "predictions: how often intervals hold new results is not known from a fit alone."
             + ("" if data.is_point else f" Bars hold {level} of what the fit itself would show.")
         ),
         "flags_text": (
@@ -278,6 +279,6 @@ def _shown(table: pd.DataFrame, numbers: tuple[str, ...], form: str) -> list[dic
         row = {str(name): f"{v:,}" if isinstance(v, int) else str(v) for name, v in line.items()}
         row |= {name: format(line[name], form) for name in numbers}
         known = pd.notna(line["lower"])
-        row["interval"] = f"{line['lower']:{form}} to {line['upper']:{form}}" if known else "–"
+        row["interval"] = f"{line['lower']:{form}} to {line['upper']:{form}}" if known else "none"
         rows.append(row)
     return rows

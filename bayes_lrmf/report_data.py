@@ -23,6 +23,7 @@ __all__ = ["MOST_MODELS", "ReportData", "report_data"]
 
 MOST_MODELS = 3000
 _STEP_DRAWS = 100
+_COLD_SHARE = 0.2
 _NO_STEPS = ["model", "step", "lower", "upper"]
 _FLAG_COLUMNS = ["model", "benchmark", "mean", "lower", "upper", "rule", "value", "reason"]
 
@@ -98,8 +99,9 @@ def report_data(
     key : jax key
         Scores equal those of `predict_benchmarks` and `predict_ranks` with the same key and models.
     models : sequence of str, optional
-        By default evaluated models, those with most results first, then ancestors that join them,
-        then descendants, parents before children; `most` of them.
+        By default evaluated models, those with most results first, and those without results that
+        have recorded kin: ancestors that join evaluated ones, then descendants, parents before
+        children. Where not all fit in `most`, a fifth is kept for those without results.
     ci_prob : float
     most : int
         Not for models that are named.
@@ -113,12 +115,12 @@ def report_data(
     """
     ci_prob = probability(ci_prob, name="ci_prob")
     names, notes = _chosen(posterior, models, whole_number(most, name="most"))
-    drawn = score_draws(
-        posterior, key=key, models=names, n_draws=n_draws, progress=progress
-    )
+    drawn = score_draws(posterior, key=key, models=names, n_draws=n_draws, progress=progress)
     flags = pd.DataFrame(columns=_FLAG_COLUMNS)
     if posterior.is_point:
-        notes.append("A point estimate: scores and ranks carry no intervals, and nothing is flagged.")
+        notes.append(
+            "A point estimate: scores and ranks carry no intervals, and nothing is flagged."
+        )
     else:
         # The rules that always apply look at no draw of a score: two are enough.
         flags = flag(posterior, key=key, models=names, ci_prob=ci_prob, n_draws=2)
@@ -182,17 +184,19 @@ def _chosen(
         [np.arange(n, n_core), n_core + np.flatnonzero(has_parent[n_core:])]
     ).astype(int)
     run = np.bincount(design.responses.to_cells().rows, minlength=n)
-    evaluated = np.sort(np.argsort(-run, kind="stable")[:most])
+    kept_free = min(len(cold), int(_COLD_SHARE * most))
+    evaluated = np.sort(np.argsort(-run, kind="stable")[: most - kept_free])
+    n_kin = len(cold)
     cold = cold[: most - len(evaluated)]
     kept = [*evaluated.tolist(), *cold.tolist()]
-    notes, named = [], "name them with --models, or allow more with --most"
-    if len(evaluated) < n:
-        notes.append(
-            f"{n - len(evaluated):,} evaluated models, those with fewest results, "
-            f"are left out: {named}."
-        )
-    if left := len(design.models) - n - len(cold):
-        notes.append(f"{left:,} models without results are left out: {named}.")
+    left = [
+        (n - len(evaluated), "evaluated, with fewest results"),
+        (n_kin - len(cold), "without results"),
+        (len(design.models) - n - n_kin, "without results or recorded kin"),
+    ]
+    parts = [f"{count:,} {which}" for count, which in left if count]
+    how = "name them with --models, or allow more with --most"
+    notes = [f"models left out: {', '.join(parts)}; {how}"] if parts else []
     return list(design.models[kept]), notes
 
 
@@ -218,11 +222,11 @@ def _scores(drawn: ScoreDraws, ci_prob: float, is_point: bool) -> pd.DataFrame:
 def _tree(posterior: Posterior, names: Sequence[str]) -> Lineage:
     """Return the recorded edges between these models."""
     core, periphery = posterior.design.core, posterior.design.periphery
-    both = [
+    child, parent, relation, weight = (
         np.concatenate([getattr(core, name), getattr(periphery, name)])
         for name in ("child", "parent", "relation", "weight")
-    ]
-    return Lineage(periphery.nodes, *both).among(names)
+    )
+    return Lineage(periphery.nodes, child, parent, relation, weight).among(names)
 
 
 def _models(posterior: Posterior, names: Sequence[str], tree: Lineage) -> pd.DataFrame:
@@ -247,9 +251,7 @@ def _models(posterior: Posterior, names: Sequence[str], tree: Lineage) -> pd.Dat
     )
 
 
-def _steps(
-    posterior: Posterior, key: jax.Array, ci_prob: float, names: set[str]
-) -> pd.DataFrame:
+def _steps(posterior: Posterior, key: jax.Array, ci_prob: float, names: set[str]) -> pd.DataFrame:
     design = posterior.design
     if posterior.is_point or not np.any(design.core.child < design.n_evaluated):
         return pd.DataFrame(columns=_NO_STEPS)

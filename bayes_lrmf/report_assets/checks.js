@@ -34,6 +34,7 @@ function widthSpec() {
     // Results come in few amounts: without a little spread, models would hide one another.
     off: ((m * 0.618034) % 1) - 0.5,
   }));
+  const kinds = DATA.cold.includes(1) ? ["evaluated", "cold start"] : ["evaluated"];
   return {
     data: { values },
     transform: [{ calculate: `datum.runs + datum.off * ${DATA.run_totals[b]} * 0.02`, as: "near" }],
@@ -41,7 +42,7 @@ function widthSpec() {
     encoding: {
       x: { field: "near", type: "quantitative", title: "items run (spread a little sideways)", axis: { tickCount: 5, format: "~s" } },
       y: { field: "width", type: "quantitative", title: "width of the interval", axis: { format: ".0%", tickCount: 5 }, scale: { domainMin: 0 } },
-      color: { field: "kind", type: "nominal", title: null, scale: { domain: ["evaluated", "cold start"], range: [look("accent"), look("warm")] }, legend: { orient: "top", symbolOpacity: 1 } },
+      color: { field: "kind", type: "nominal", title: null, scale: { domain: kinds, range: [look("accent"), look("warm")] }, legend: { orient: "top", symbolOpacity: 1 } },
     },
   };
 }

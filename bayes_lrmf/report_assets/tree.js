@@ -73,7 +73,7 @@ function treeSpec(box) {
     ],
     marks: [
       { type: "rule", clip: true, from: { data: "first" }, encode: { update: { ...rule("px", "py", "px", "cy"), stroke: { value: look("line-strong") }, strokeWidth: { value: 1 } } } },
-      { type: "rule", clip: true, from: { data: "others" }, encode: { update: { ...rule("px", "py", "cx", "cy"), stroke: { value: look("edge") }, strokeWidth: strength, strokeOpacity: { value: 0.3 } } } },
+      { type: "rule", clip: true, from: { data: "others" }, encode: { update: { ...rule("px", "py", "cx", "cy"), stroke: { value: look("edge") }, strokeWidth: { value: 1.2 }, strokeOpacity: { value: 0.35 } } } },
       { type: "rule", clip: true, from: { data: "first" }, encode: { update: { ...rule("px", "cy", "cx", "cy"), stroke: { value: look("edge") }, strokeWidth: strength, strokeOpacity: opacity, strokeDash: dash } } },
       { type: "symbol", clip: true, from: { data: "one" }, encode: { update: { x: { scale: "x", field: "x" }, y: { scale: "y", field: "y" }, size: { signal: "dot * 5" }, fill: { value: look("accent") }, opacity: { value: 0.3 } } } },
       { type: "symbol", clip: true, name: "dots", from: { data: "nodes" }, encode: { update: {
