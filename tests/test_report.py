@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
+import sys
+import time
 from html.parser import HTMLParser
 
 import jax
@@ -430,7 +433,7 @@ def test_the_tree_finds_and_colours(browser, data, page):
     for identity in ("zoom-in", "zoom-out", "zoom-fit"):
         before = window.execute_script(pixels)
         window.find_element("id", identity).click()
-        until(lambda: window.execute_script(pixels) != before)
+        until(lambda old=before: window.execute_script(pixels) != old)
     fill(window, "tree-search", "no such model\n")
     until(lambda: "No such model" in window.find_element("id", "tree-status").text)
     assert window.get_log("browser") == []
