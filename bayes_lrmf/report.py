@@ -212,7 +212,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _words(data: ReportData) -> dict[str, Any]:
     """Return the sentences and small tables of the page that depend on the data."""
-    level, facts = f"{100 * data.ci_prob:g} %", data.facts
+    level, facts = f"{100 * data.ci_prob:g}\N{NO-BREAK SPACE}%", data.facts
     n_models = len(data.models)
     n_benchmarks = data.scores["benchmark"].nunique() - 1
     n_flagged = data.flags["model"].nunique()

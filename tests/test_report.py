@@ -261,7 +261,7 @@ def test_the_page_says_what_it_knows(kin_fit, page):
     assert "<title>A &lt;title&gt;</title>" in page
     assert "GOOD: vb converged" in page or "NOT CONVERGED" in page
     assert f"{kin_fit.design.n_evaluated:,} evaluated" in page
-    assert "90 % predictive interval" in page
+    assert "90\N{NO-BREAK SPACE}% predictive interval" in page
     assert "confidence" not in page[: page.index('id="data"')].lower()
     assert "BSD 3-clause" in page
     assert "Redistribution and use" in page

@@ -60,7 +60,7 @@ function headCell(column) {
     make(
       "button",
       { type: "button", "data-key": column.key, onclick: () => sortBy(column) },
-      make("span", {}, column.label),
+      make("span", {}, ...broken(column.label)),
       make("span", { class: "arrow", "aria-hidden": "true" }, active ? (table.down ? "\u2193" : "\u2191") : "\u2195"),
     ),
   );

@@ -48,7 +48,7 @@ function treeSpec(box) {
   const rule = (x, y, x2, y2) => ({
     x: { scale: "x", field: x }, y: { scale: "y", field: y }, x2: { scale: "x", field: x2 }, y2: { scale: "y", field: y2 },
   });
-  const strength = { signal: "datum.step === null ? 1 : scale('strength', datum.step)" };
+  const strength = { signal: "thin * (datum.step === null ? 1 : scale('strength', datum.step))" };
   const opacity = { signal: "datum.step === null ? 0.4 : scale('clear', datum.step)" };
   const dash = { signal: "datum.step === null ? [3, 3] : [1, 0]" };
   return {
@@ -57,6 +57,7 @@ function treeSpec(box) {
       { name: "xd", value: tree.x }, { name: "yd", value: tree.y }, { name: "chosen", value: state.selected },
       { name: "gap", update: "height / (yd[1] - yd[0])" },
       { name: "dot", update: "clamp(gap * 6, 18, 90)" },
+      { name: "thin", update: "clamp(gap / 10, 0.25, 1)" },
     ],
     data: [
       { name: "nodes", values: nodes },
@@ -79,7 +80,7 @@ function treeSpec(box) {
       { type: "symbol", clip: true, name: "dots", from: { data: "nodes" }, encode: { update: {
         x: { scale: "x", field: "x" }, y: { scale: "y", field: "y" }, size: { signal: "dot" }, cursor: { value: "pointer" },
         shape: { signal: "datum.cold ? 'diamond' : 'circle'" }, fill: { scale: "colour", field: "value" },
-        stroke: { value: look("soft") }, strokeWidth: { value: 0.6 }, tooltip: { field: "tip" },
+        stroke: { value: look("soft") }, strokeWidth: { signal: "0.6 * thin" }, tooltip: { field: "tip" },
       } } },
       { type: "text", clip: true, from: { data: "nodes" }, encode: { update: {
         x: { scale: "x", field: "x", offset: 9 }, y: { scale: "y", field: "y" }, baseline: { value: "middle" },
@@ -97,7 +98,9 @@ function fit(whole) {
   const most = Math.floor(box.clientHeight / 17);
   const shown = whole ? Math.max(rows, 6) : Math.min(Math.max(rows, 6), most);
   tree.y = [-1, shown];
-  tree.x = [-0.4, box.clientWidth / 46];
+  const deepest = Math.max(...families.get(tree.family).map((m) => DATA.depth[m]));
+  // Without room for names, the steps take the width.
+  tree.x = [-0.4, box.clientHeight / (shown + 1) < LABEL_GAP ? deepest + 0.6 : box.clientWidth / 46];
 }
 
 function showWindow() {
