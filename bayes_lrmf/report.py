@@ -232,7 +232,7 @@ def _words(data: ReportData) -> dict[str, Any]:
         "level": level,
         "facts": (
             f"{n_models:,} models here, of {facts['n_evaluated']:,} evaluated and "
-            f"{facts['n_models'] - facts['n_evaluated']:,} without results · "  # type: ignore[operator]
+            f"{facts['n_models'] - facts['n_evaluated']:,} without results · "
             f"{n_benchmarks:,} benchmarks, {facts['n_items']:,} items, "
             f"{facts['n_responses']:,} responses · spec {facts['spec']}, method {facts['method']}"
         ),

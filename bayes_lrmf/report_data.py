@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -65,7 +66,7 @@ class ReportData:
         What `flag` returns without limits; empty for a point estimate.
     """
 
-    facts: dict[str, str | int]
+    facts: dict[str, Any]
     good: bool
     verdict: tuple[str, ...]
     notes: tuple[str, ...]

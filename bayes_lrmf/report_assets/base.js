@@ -15,8 +15,13 @@ const byId = (id) => document.getElementById(id);
 const count = (n) => n.toLocaleString("en-GB");
 const percent = (thousandths) => (thousandths / 10).toFixed(1);
 
+// Rows that a narrow screen lays out as blocks would else lose their roles in some browsers.
+const ROLES = { tr: "row", td: "cell", col: "columnheader", row: "rowheader" };
+
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
+  const role = ROLES[tag === "th" ? attributes.scope : tag];
+  if (role) element.setAttribute("role", role);
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === false || value === null || value === undefined) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);

@@ -32,7 +32,9 @@ const begun = new Map();
 async function draw(id, spec, mode, renderer) {
   const turn = (begun.get(id) || 0) + 1;
   begun.set(id, turn);
-  const place = document.createElement("div");
+  // What a picture says is in its label and its table: its marks are no more than ink.
+  const place = make("div", {});
+  const hidden = make("div", { "aria-hidden": "true" }, place);
   // Without the library's own tooltips, names stand in a title attribute, as text.
   const { view } = await vegaEmbed(place, spec, {
     mode, renderer, config: chartConfig(), actions: false, tooltip: false, defaultStyle: false, hover: mode === "vega-lite",
@@ -41,7 +43,7 @@ async function draw(id, spec, mode, renderer) {
     view.finalize();
     return null;
   }
-  byId(id).replaceChildren(place);
+  byId(id).replaceChildren(hidden);
   return view;
 }
 
