@@ -13,6 +13,7 @@ from bayes_lrmf.commands.deciding import add, flag, predict
 from bayes_lrmf.commands.fitting import diagnose, fit, simulate
 from bayes_lrmf.commands.importing import import_group
 from bayes_lrmf.commands.importing_lineage import hub, leaderboard, mergekit
+from bayes_lrmf.commands.reporting import report
 from bayes_lrmf.console import Commands
 
 __all__ = ["main"]
@@ -55,7 +56,7 @@ def _fail(line: str) -> None:
     sys.exit(2)
 
 
-for _command in (simulate, fit, diagnose, predict, add, flag, evaluate, import_group):
+for _command in (simulate, fit, diagnose, predict, add, flag, report, evaluate, import_group):
     _cli.add_command(_command)
 for _command in (leaderboard, hub, mergekit):
     import_group.add_command(_command)
