@@ -26,7 +26,7 @@ if [ -z "$$found" ]; then \
 fi
 endef
 
-.PHONY: setup demo test test-slow lint bench lock clean
+.PHONY: setup demo test test-slow tools lint bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -57,8 +57,18 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
-test-slow: setup
-	$(BIN)/python -m pytest -q -n 2 -m slow
+# The evaluation tools whose files are read, for slow tests, in an environment of their own.
+tools: $(VENV)/tools/.installed
+
+$(VENV)/tools/.installed: requirements-tools.lock $(VENV)/.installed
+	@$(BIN)/python -m venv --clear $(VENV)/tools
+	@$(VENV)/tools/bin/python -m pip install --quiet uv
+	@$(VENV)/tools/bin/uv pip install --quiet --python $(VENV)/tools/bin/python --no-config \
+	  --require-hashes -r requirements-tools.lock
+	@touch $@
+
+test-slow: setup tools
+	BAYES_LRMF_TOOLS=$(CURDIR)/$(VENV)/tools/bin $(BIN)/python -m pytest -q -n 2 -m slow
 
 # uv stays out of the environment it locks. Newest releases: make lock LOCK_FLAGS=--upgrade
 lock:
@@ -67,6 +77,9 @@ lock:
 	$(VENV)/lock/bin/uv pip compile pyproject.toml --no-config --universal --generate-hashes \
 	  --python-version 3.12 --all-extras --custom-compile-command "make lock" $(LOCK_FLAGS) \
 	  --quiet --output-file requirements.lock
+	$(VENV)/lock/bin/uv pip compile requirements-tools.in --no-config --universal \
+	  --generate-hashes --python-version 3.12 --custom-compile-command "make lock" $(LOCK_FLAGS) \
+	  --quiet --output-file requirements-tools.lock
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ from bayes_lrmf.sources.lm_eval import read_lm_eval
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 TOY_TASKS = Path(__file__).parent / "data" / "toy_tasks.py"
 CHOOSE = """task: sums
 dataset_path: json
@@ -170,3 +171,29 @@ def test_inspect_runs_the_items_of_a_plan_and_they_come_back(tmp_path):
         ("words", "w4"): 0,
         ("again", "w0"): 0,
     }
+
+
+def test_from_two_models_to_a_report_in_three_commands(tasks):
+    """Import, fit, report: each as its own process, from what the real tool wrote."""
+    for model in ("org/alpha", "org/beta"):
+        lm_eval(tasks, "--tasks", "sums,sums_told", "--log_samples", model=model)
+    command = [sys.executable, "-m", "bayes_lrmf"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for arguments, code in (
+        (["import", "lm-eval", "out", "-o", "results.csv"], (0,)),
+        (["fit", "results.csv", "-o", "fit.nc"], (0, 3)),
+        (["report", "fit.nc", "-o", "report.html"], (0,)),
+    ):
+        done = subprocess.run(
+            [*command, *arguments],
+            cwd=tasks,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in code, done.stderr
+    page = (tasks / "report.html").read_text(encoding="utf-8")
+    assert "org/alpha" in page
+    assert "org/beta" in page
+    assert "sums_told" in page
