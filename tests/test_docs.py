@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 RUN = ("python", "bash", "console")
 
-_BLOCK = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```[ ]*$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(
+    r"^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```[ ]*$", re.DOTALL | re.MULTILINE
+)
 _EXCUSE = re.compile(r"<!-- not run: (?P<reason>\S[^\n]*?) -->\s*\Z")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
 _COMMAND = 'bayes-lrmf() { "$BAYES_LRMF_PYTHON" -m bayes_lrmf.cli "$@"; }\nset -e\n'
