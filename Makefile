@@ -26,7 +26,7 @@ if [ -z "$$found" ]; then \
 fi
 endef
 
-.PHONY: setup demo test test-slow tools lint bench lock clean
+.PHONY: setup demo docs test test-slow tools lint bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -45,6 +45,10 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml
 
 demo: setup
 	@$(BIN)/python -m analyses.demo
+
+# Into build/site; the extra `docs` is in the lock file like all others.
+docs: setup
+	$(BIN)/mkdocs build --strict
 
 bench: setup
 	@$(BIN)/python -m analyses.bench

@@ -195,6 +195,6 @@ def _unlike_kin(posterior: Posterior, table: pd.DataFrame, key: jax.Array) -> pd
     far = recorded_parents(posterior, key=key)
     far = far[far["doubtful"]].set_index("model")
     some = table[table["model"].isin(far.index)].assign(rule="unlike kin")
-    some["value"] = some["model"].map(far["tail_probability"])
+    some["value"] = some["model"].map(far["tail_probability"]).astype(float)
     some["reason"] = some["model"].map("its results contradict its kin: " + far["reason"])
     return some.sort_values("value", kind="stable")

@@ -1,0 +1,5 @@
+"""``python -m bayes_lrmf``: the command line."""
+
+from bayes_lrmf.cli import main
+
+main()
