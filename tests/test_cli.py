@@ -178,7 +178,7 @@ def test_models_and_results_are_added_without_a_refit(capsys):
     assert "already" in capsys.readouterr().err
     assert not Path("refused.nc").exists()
     assert run("add", "svi.nc", "--responses", "results.csv", "-o", "drawn.nc") == 0
-    assert "1 models and 6 responses added" in capsys.readouterr().err
+    assert "1 model and 6 responses added" in capsys.readouterr().err
     assert run("add", "vb.nc", "-o", "refused.nc") == 2
 
 

@@ -117,6 +117,7 @@ def test_what_cannot_be_judged_is_refused(kin_fit, runs):
         guard(kin_fit, strange, key=KEY)
 
 
+@pytest.mark.slow
 def test_benchmarks_of_one_item_are_judged_by_their_mean():
     """Of counts, items at random tell of the mean over benchmarks."""
     spec = dataclasses.replace(read_spec("directed"), rank=1)

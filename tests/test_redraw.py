@@ -94,6 +94,7 @@ def test_a_point_moves_to_where_a_fit_would_put_it(split):
     np.testing.assert_allclose(a["mean"], b["mean"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gaussians_become_draws_that_are_written_and_read(split, tmp_path):
     data, held, point = split
     svi = fit_svi(point.design, SPEC, key=KEY, max_steps=400)

@@ -137,6 +137,7 @@ def add(
     import jax
 
     from bayes_lrmf.coldstart import add as grow
+    from bayes_lrmf.layouts import counted
     from bayes_lrmf.lineage import Lineage, read_lineage
     from bayes_lrmf.responses import read_responses
     from bayes_lrmf.storage import read_posterior, write_posterior
@@ -153,7 +154,8 @@ def add(
     write_posterior(grown, output)
     n_models = len(grown.design.models) - len(fitted.design.models)
     n_cells = grown.design.responses.n_observed - fitted.design.responses.n_observed
-    say(f"{n_models:,} models and {n_cells:,} responses added, written to {output}")
+    what = f"{counted(range(n_models), 'model')} and {counted(range(n_cells), 'response')}"
+    say(f"{what} added, written to {output}")
     if planned is not None and table is not None:
         known = grow(fitted, lineage=tree) if tree is not None else fitted
         strangers = [m for m in table.models if m not in known.design.periphery.index]
