@@ -31,7 +31,7 @@ SEEDS = (0, 1)
 LEVELS = {
     "v1": (0, 5, 10, 20, 50, 100, 200),
     "subtasks": (0, 1, 2, 4, 8, 16),
-    "simulated items": (0, 5, 20),
+    "simulated items": (0, 20),
 }
 MORE_LEVELS = {"v1": (300, 400, 600, 800, 1000), "subtasks": (24, 32, 36), "simulated items": (60,)}
 """Of the plain average, which takes that many."""

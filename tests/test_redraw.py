@@ -95,6 +95,7 @@ def test_a_point_moves_to_where_a_fit_would_put_it(split):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("split", [1], indirect=True, ids=["items"])
 def test_gaussians_become_draws_that_are_written_and_read(split, tmp_path):
     data, held, point = split
     svi = fit_svi(point.design, SPEC, key=KEY, max_steps=400)
