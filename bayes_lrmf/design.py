@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_lrmf.block_elimination import BlockElimination, block_elimination
-from bayes_lrmf.checks import InputError
+from bayes_lrmf.checks import InputError, one_of
 from bayes_lrmf.covariates import Covariates, covariates
 from bayes_lrmf.directed import DirectedGraph
 from bayes_lrmf.gmrf import LaplacianGraph
@@ -78,6 +78,21 @@ class Design:
     def models(self) -> np.ndarray:
         """Names of core nodes, then of the periphery."""
         return self.periphery.nodes
+
+    def places(self, names: Iterable[str]) -> np.ndarray:
+        """Return positions in `models`, each name once, in the order given.
+
+        Raises
+        ------
+        InputError
+            For an unknown model, naming the nearest.
+        """
+        index = self.periphery.index
+        distinct = list(dict.fromkeys(names))
+        for name in distinct:
+            if name not in index:
+                one_of(name, index, name="model")
+        return np.array([index[name] for name in distinct], dtype=np.int64)
 
     @property
     def items(self) -> pd.DataFrame:

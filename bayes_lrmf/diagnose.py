@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_lrmf.inheritance import inheritance
-from bayes_lrmf.posterior import DrawsState, Posterior, diagnose_draws
+from bayes_lrmf.posterior import Posterior, diagnose_draws
 from bayes_lrmf.program import hyperparameters
 
 __all__ = ["Diagnosis", "diagnose"]
@@ -51,7 +51,7 @@ def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
     good, facts = posterior.record.converged, [posterior.record.message]
     method, design = posterior.record.method, posterior.design
     advice = ""
-    if isinstance(posterior.state, DrawsState):
+    if method == "nuts":
         good, message = diagnose_draws(posterior)
         facts = [message]
         stats = posterior.record.sample_stats
@@ -119,9 +119,12 @@ def _hyperparameter_table(posterior: Posterior, ci_prob: float) -> pd.DataFrame:
     rows = []
     for name in hyperparameters(posterior.design, posterior.spec):
         values = np.asarray(draws[name], float).reshape(len(draws[name]), -1)
+        fixed = np.ptp(values, axis=0) == 0
         labels = [name]
         if values.shape[1] > 1:
             labels = [f"{name}[{b}]" for b in posterior.design.benchmarks]
-        lower, upper = np.quantile(values, [tail, 1 - tail], axis=0)
-        rows += list(zip(labels, values.mean(0), values.std(0, ddof=1), lower, upper, strict=True))
+        # A point estimate is no certainty.
+        spread = [values.std(0, ddof=1), *np.quantile(values, [tail, 1 - tail], axis=0)]
+        shown = [np.where(fixed, np.nan, part) for part in spread]
+        rows += list(zip(labels, values.mean(0), *shown, strict=True))
     return pd.DataFrame(rows, columns=columns)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bayes_lrmf.checks import one_of
 from bayes_lrmf.covariates import Covariates
 from bayes_lrmf.design import Design
 from bayes_lrmf.gmrf import LaplacianGraph
@@ -89,12 +88,8 @@ def families_of(design: Design, models: Iterable[str]) -> Design:
         For an unknown model, naming the nearest.
     """
     p = design.periphery
-    index = p.index
     keep = np.zeros(len(p.nodes), bool)
-    for model in models:
-        if model not in index:
-            one_of(model, index, name="model")
-        keep[index[model]] = True
+    keep[design.places(models)] = True
     # Parents stand before children, so that one pass from below reaches every ancestor.
     order = np.argsort(-p.child, kind="stable")
     for c, parent in zip(p.child[order].tolist(), p.parent[order].tolist(), strict=True):

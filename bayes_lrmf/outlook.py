@@ -13,7 +13,7 @@ from bayes_lrmf.checks import InputError, one_of, positive, probability
 from bayes_lrmf.coldstart import add
 from bayes_lrmf.lineage import RELATIONS, lineage_from_frame
 from bayes_lrmf.posterior import Posterior
-from bayes_lrmf.predict import AVERAGE, score_draws
+from bayes_lrmf.predict import score_draws
 
 __all__ = ["Outlook", "predict_child", "predict_merge"]
 
@@ -109,8 +109,8 @@ def _outlook(
 ) -> Outlook:
     tail = (1 - probability(ci_prob, name="ci_prob")) / 2
     known = posterior.design.periphery.index
+    posterior.design.places(parents)
     for model, weight in parents.items():
-        one_of(model, known, name="model")
         positive(weight, name=f"weight of {model}")
     name = "a new model"
     while name in known:
@@ -119,9 +119,8 @@ def _outlook(
     edges["weight"] = list(parents.values())
     grown = add(posterior, lineage=lineage_from_frame(edges), whole=False)
     drawn = score_draws(grown, key=key, models=[name, *parents], n_draws=n_draws)
-    scores = np.concatenate([drawn.scores, drawn.scores.mean(-1, keepdims=True)], axis=-1)
+    scores, benchmarks = drawn.with_average()
     own, others = scores[:, 0].astype(float), scores[:, 1:].astype(float)
-    benchmarks = [*drawn.benchmarks, AVERAGE]
     lower, upper = np.quantile(own, [tail, 1 - tail], axis=0)
     table = pd.DataFrame(
         {

@@ -116,8 +116,9 @@ def make_plan(
         raise InputError(f"at_random is {at_random!r}", fix="give a share from 0 to below 1")
     progress = progress or Progress("plan", enabled=False)
     design = posterior.design
-    wanted = list(design.responses.models) if models is None else _known(design, models)
-    ready = wanted if runnable is None else _known(design, runnable)
+    known = design.responses.models if models is None else design.models[design.places(models)]
+    wanted = list(known)
+    ready = wanted if runnable is None else list(design.models[design.places(runnable)])
     names = list(dict.fromkeys([*wanted, *ready]))
     families, panel = family_gaussians(posterior, names, key=key)
     member = np.eye(len(design.benchmarks))
@@ -153,14 +154,6 @@ class _Run(NamedTuple):
     item: int | None
     gain: float
     reason: str
-
-
-def _known(design: Design, models: Sequence[str]) -> list[str]:
-    index = design.periphery.index
-    for model in models:
-        if model not in index:
-            one_of(model, index, name="model")
-    return list(dict.fromkeys(models))
 
 
 class _Costs:

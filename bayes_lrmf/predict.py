@@ -25,6 +25,7 @@ __all__ = [
     "predict_items",
     "predict_ranks",
     "score_draws",
+    "summarised",
 ]
 
 LEVELS = ("benchmark", "item", "rank")
@@ -57,6 +58,16 @@ class ScoreDraws:
     n_observed: np.ndarray
     kind: str
 
+    def with_average(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return draws with the mean over benchmarks last, and the names of the columns."""
+        scores = np.concatenate([self.scores, self.scores.mean(-1, keepdims=True)], axis=-1)
+        return scores, np.array([*self.benchmarks, AVERAGE], dtype=object)
+
+    def ranks(self) -> np.ndarray:
+        """Return ranks among these models, `with_average`: 1 is the highest, ties share a mean."""
+        scores, _ = self.with_average()
+        return np.stack([pd.DataFrame(-draw).rank().to_numpy() for draw in scores])
+
     def of(self, model: str) -> np.ndarray:
         """Return the draws of one model, shape (n_draws, n_benchmarks)."""
         names = list(self.models)
@@ -79,14 +90,8 @@ class ScoreDraws:
 
 
 def _chosen(posterior: Posterior, models: Sequence[str] | None) -> np.ndarray:
-    names = posterior.design.models
-    if models is None:
-        return np.arange(len(names))
-    index = {name: i for i, name in enumerate(names)}
-    for model in models:
-        if model not in index:
-            one_of(model, index, name="model")
-    return np.array([index[m] for m in dict.fromkeys(models)], dtype=np.int64)
+    design = posterior.design
+    return np.arange(len(design.models)) if models is None else design.places(models)
 
 
 def _prepared(
@@ -196,8 +201,8 @@ def _bounded_counts(
     return np.where(n > 0, counts, 0.0).astype(np.float32)
 
 
-def _summary(draws: np.ndarray, ci_prob: float, is_point: bool) -> dict[str, np.ndarray]:
-    """Summarise draws along axis 0; a point has a mean alone."""
+def summarised(draws: np.ndarray, ci_prob: float, is_point: bool) -> dict[str, np.ndarray]:
+    """Return mean, sd, lower and upper of draws along axis 0; a point has a mean alone."""
     mean = draws.mean(0, dtype=np.float64)
     if is_point:
         empty = np.full(mean.shape, np.nan)
@@ -227,7 +232,7 @@ def predict_benchmarks(
     """
     ci_prob = probability(ci_prob, name="ci_prob")
     draws = score_draws(posterior, key=key, models=models, n_draws=n_draws, progress=progress)
-    summary = _summary(draws.scores, ci_prob, posterior.is_point)
+    summary = summarised(draws.scores, ci_prob, posterior.is_point)
     n_models, n_benchmarks = draws.n_items.shape
     return pd.DataFrame(
         {
@@ -278,7 +283,7 @@ def predict_items(
             psi = psi + noise_sd[:, None] * rng.standard_normal(psi.shape, dtype=np.float32)
         # In float32 a probability within 6e-8 of 1 would be 1, and its log loss infinite.
         p = scipy.special.expit(psi.astype(np.float64))
-        summary = _summary(p, ci_prob, posterior.is_point)
+        summary = summarised(p, ci_prob, posterior.is_point)
         names = posterior.design.models[chosen[block]]
         successes, trials = posterior.design.responses.matrices(names)
         observed = np.where(trials > 0, successes / np.maximum(trials, 1), np.nan).astype(float)
@@ -318,10 +323,8 @@ def predict_ranks(
     """
     ci_prob = probability(ci_prob, name="ci_prob")
     draws = score_draws(posterior, key=key, models=models, n_draws=n_draws, progress=progress)
-    scores = np.concatenate([draws.scores, draws.scores.mean(-1, keepdims=True)], axis=-1)
-    ranks = np.stack([pd.DataFrame(-s).rank().to_numpy() for s in scores])
-    names = np.array([*draws.benchmarks, AVERAGE], dtype=object)
-    summary = _summary(ranks, ci_prob, posterior.is_point)
+    ranks, (_, names) = draws.ranks(), draws.with_average()
+    summary = summarised(ranks, ci_prob, posterior.is_point)
     first = (ranks == ranks.min(1, keepdims=True)).mean(0)
     n_models = len(draws.models)
     return pd.DataFrame(

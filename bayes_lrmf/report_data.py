@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import pandas as pd
 
-from bayes_lrmf.checks import one_of, probability, whole_number
+from bayes_lrmf.checks import probability, whole_number
 from bayes_lrmf.diagnose import diagnose
 from bayes_lrmf.flag import flag
 from bayes_lrmf.item_space import core_draws, item_roots, parents_of_evaluated, steps_of
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.posterior import Posterior
-from bayes_lrmf.predict import AVERAGE, ScoreDraws, score_draws
+from bayes_lrmf.predict import ScoreDraws, score_draws, summarised
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.retrodiction import calibration
 
@@ -173,11 +173,7 @@ def _chosen(
     """Return names of models, evaluated ones first, and what to say of the others."""
     design = posterior.design
     if models is not None:
-        index = design.periphery.index
-        for model in models:
-            if model not in index:
-                one_of(model, index, name="model")
-        return sorted(dict.fromkeys(models), key=index.__getitem__), []
+        return list(design.models[np.sort(design.places(models))]), []
     n, n_core = design.n_evaluated, design.n_core
     has_parent = np.zeros(len(design.models), bool)
     has_parent[design.periphery.child] = True
@@ -202,19 +198,14 @@ def _chosen(
 
 
 def _scores(drawn: ScoreDraws, ci_prob: float, is_point: bool) -> pd.DataFrame:
-    scores = np.concatenate([drawn.scores, drawn.scores.mean(-1, keepdims=True)], axis=-1)
-    ranks = np.stack([pd.DataFrame(-s).rank().to_numpy() for s in scores])
-    n_models, n_names = scores.shape[1:]
+    scores, names = drawn.with_average()
     columns: dict[str, np.ndarray] = {
-        "model": np.repeat(drawn.models, n_names),
-        "benchmark": np.tile(np.array([*drawn.benchmarks, AVERAGE], dtype=object), n_models),
+        "model": np.repeat(drawn.models, len(names)),
+        "benchmark": np.tile(names, len(drawn.models)),
     }
-    tail = (1 - ci_prob) / 2
-    for prefix, draws in (("", scores), ("rank_", ranks)):
-        columns[prefix + "mean"] = draws.mean(0, dtype=np.float64).ravel()
-        lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
-        columns[prefix + "lower"] = np.where(is_point, np.nan, lower.astype(float)).ravel()
-        columns[prefix + "upper"] = np.where(is_point, np.nan, upper.astype(float)).ravel()
+    for prefix, draws in (("", scores), ("rank_", drawn.ranks())):
+        found = summarised(draws, ci_prob, is_point)
+        columns |= {prefix + end: found[end].ravel() for end in ("mean", "lower", "upper")}
     for name, counts in (("n_items", drawn.n_items), ("n_observed", drawn.n_observed)):
         columns[name] = np.concatenate([counts, counts.sum(1, keepdims=True)], axis=1).ravel()
     return pd.DataFrame(columns).rename(columns={"rank_mean": "rank"})

@@ -98,9 +98,9 @@ class ToldFamily:
     mean, variance : arrays, shape (n, n_targets)
         Of the targets of each model: scores, or their mean over benchmarks.
     wanted : bool array, shape (n,)
+    target : Target
+        What runs are for: variance, unless another is set.
     """
-
-    target: Target
 
     def __init__(
         self,
@@ -112,6 +112,7 @@ class ToldFamily:
         cost: np.ndarray,
     ) -> None:
         n, size = family.mean.shape
+        self.target = Target("variance")
         self.models, self.items = family.models, items
         self.covariance = family.covariance.reshape(n * size, n * size).copy()
         self.wanted = np.array([m in wanted for m in family.models])

@@ -10,8 +10,6 @@ import pandas as pd
 import pytest
 
 from bayes_lrmf.cli import main
-from bayes_lrmf.commands.fitting import _best_method
-from bayes_lrmf.spec import read_spec
 from bayes_lrmf.storage import read_posterior
 
 
@@ -55,12 +53,6 @@ def test_without_a_spec_the_best_of_the_method_is_fitted(capsys):
     assert "method vb, spec lrmf: chosen for this table" in capsys.readouterr().err
     specs = {name: read_posterior(f"{name}.nc").spec.name for name in ("best", "map", "svi")}
     assert specs == {"best": "lrmf", "map": "laplacian", "svi": "laplacian"}
-
-
-def test_a_small_table_of_counts_goes_to_nuts():
-    assert _best_method(None, 1000, counts=True) == "nuts"
-    assert _best_method(None, 100_000, counts=True) == "vb"
-    assert _best_method(read_spec("laplacian"), 1000, counts=False) == "svi"
 
 
 def test_fit_that_did_not_converge_is_written_and_says_so(capsys):
@@ -179,6 +171,9 @@ def test_models_and_results_are_added_without_a_refit(capsys):
     assert not Path("refused.nc").exists()
     assert run("add", "svi.nc", "--responses", "results.csv", "-o", "drawn.nc") == 0
     assert "1 model and 6 responses added" in capsys.readouterr().err
+    # Results in draws of a Gaussian: its own verdict stays.
+    assert run("diagnose", "drawn.nc") == 3
+    assert "the ELBO gained" in capsys.readouterr().out
     assert run("add", "vb.nc", "-o", "refused.nc") == 2
 
 

@@ -13,12 +13,14 @@ from scipy.stats import multivariate_normal, norm
 
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.coldstart import add
+from bayes_lrmf.directed import StepScales, step_index
 from bayes_lrmf.draws import rows_and_columns
 from bayes_lrmf.families import family_gaussians
 from bayes_lrmf.plan import AT_RANDOM, make_plan
 from bayes_lrmf.posterior import DrawsState
 from bayes_lrmf.predict import score_draws
 from bayes_lrmf.responses import responses_from_frame
+from bayes_lrmf.scale_mixture import SCALE_GRID
 from bayes_lrmf.told import ItemCells, Target, ToldFamily
 
 KEY = jax.random.key(3)
@@ -208,6 +210,42 @@ def test_gaussians_have_the_moments_of_the_draws(kin_data, kin_fit, family):
     row = row + centre["effect_unit"].T[:, effects] * centre.get("benchmark_sd", 1.0)
     inside = [kin_fit.design.core.index[m] for m in gaussian.models[evaluated]]
     np.testing.assert_allclose(psi[evaluated], row[inside], atol=1e-4)
+
+
+def test_a_model_without_results_is_a_step_away_from_its_parents(kin_data, kin_fit):
+    """Covariance and mean of the mixture of its steps, by hand."""
+    lineage = kin_data.lineage
+    child = cold_children(kin_data)[0]
+    parents = lineage.parents_of(child)
+    ((family,), _) = family_gaussians(kin_fit, [child, *parents], key=KEY)
+    weight = np.array(
+        [
+            lineage.weight[
+                np.flatnonzero(
+                    (lineage.child == lineage.index[child]) & (lineage.parent == lineage.index[p])
+                )[0]
+            ]
+            for p in parents
+        ]
+    )
+    order = [list(family.models).index(m) for m in (child, *parents)]
+    cov = family.covariance[order][:, :, order]
+    mean = family.mean[order]
+    scales = StepScales.from_values(kin_fit.state.values)
+    design = kin_fit.design
+    at = np.array([design.periphery.index[child]])
+    step = step_index(design.periphery)[at]
+    own = np.zeros((mean.shape[1],) * 2)
+    k = scales.rank
+    own[:k, :k] = scales.factor_covariance[step[0]] * (scales.factor_shares[step[0]] @ SCALE_GRID)
+    effects = scales.effect_variance[step[0]] * (scales.effect_shares[step[0]] @ SCALE_GRID)
+    own[np.arange(k, len(own)), np.arange(k, len(own))] = effects
+    inherited = np.einsum("p,q,piqj->ij", weight, weight, cov[1:, :, 1:])
+    np.testing.assert_allclose(cov[0, :, 0], inherited + own, rtol=1e-4, atol=1e-6)
+    across = np.einsum("p,piqj->iqj", weight, cov[1:, :, 1:])
+    np.testing.assert_allclose(cov[0, :, 1:], across, rtol=1e-4, atol=1e-6)
+    centre = scales.centre(step, design.covariates, at)[0]
+    np.testing.assert_allclose(mean[0], weight @ mean[1:] + centre, rtol=1e-4, atol=1e-5)
 
 
 def test_posteriors_of_draws_are_planned_by_their_moments(kin_fit, family):

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from bayes_lrmf.checks import InputError, one_of
 from bayes_lrmf.console import SEED, checked_output, emit, say
 
-if TYPE_CHECKING:
-    from bayes_lrmf.spec import Spec
-
 __all__ = ["diagnose", "fit", "simulate"]
 
 METHODS = ("map", "svi", "nuts", "vb")
 NOT_CONVERGED = 3
-_AFFORDABLE_NUTS_CELLS = 30_000
 
 
 @click.command()
@@ -62,18 +58,6 @@ def simulate(
     say(f"simulated: {drawn.responses!r}, {drawn.lineage!r}")
 
 
-def _best_method(spec: Spec | None, n_observed: int, *, counts: bool) -> str:
-    """Return the best sound method for a spec, or any, and a table."""
-    affordable = counts and n_observed <= _AFFORDABLE_NUTS_CELLS
-    if spec is None:
-        return "nuts" if affordable else "vb"
-    if spec.penalty is not None:
-        return "map"
-    if spec.lineage == "directed" or (counts and spec.likelihood == "logit_normal"):
-        return "vb"
-    return "nuts" if affordable else "svi"
-
-
 @click.command()
 @click.argument("responses")
 @click.option("--lineage", metavar="FILE", help="child, parent, relation[, weight].")
@@ -113,7 +97,7 @@ def fit(
     import jax
 
     from bayes_lrmf.design import make_design
-    from bayes_lrmf.inference import fit_method
+    from bayes_lrmf.inference import best_method, fit_method
     from bayes_lrmf.lineage import read_lineage
     from bayes_lrmf.progress import Progress
     from bayes_lrmf.responses import read_responses
@@ -127,8 +111,7 @@ def fit(
         say(f"note: {note}")
     chosen = method is None
     if method is None:
-        counts = bool((table.items["trials"] > 1).any())
-        method = _best_method(named, table.n_observed, counts=counts)
+        method = best_method(table, named)
     declared = named or read_spec(default_spec(method))
     if chosen:
         say(f"method {method}, spec {declared.name}: chosen for this table")
