@@ -54,7 +54,12 @@ def redrawn(
     n_fields = rows.shape[1] - ("intercept" in values)
     fields, x = rows[:, :n_fields].astype(float), cols[:, :n_fields].astype(float)
     offset = cols[:, n_fields:].sum(1).astype(float)
-    sd, kappa, scale = field_parameters(after, posterior.spec, values, n_fields)
+    sd, kappa, scale = field_parameters(before, posterior.spec, values, n_fields)
+    # The unit of the field's scale is that of the graph, which has grown: the field stays.
+    grown = field_parameters(after, posterior.spec, values, n_fields)[2]
+    for name in ("factor_sd", "ability_sd", "benchmark_sd"):
+        if name in values:
+            values[name] = np.asarray(values[name]) * np.sqrt(grown / scale)
     noise_sd = noise_sd_of(known, values)
     concentration = values.get("concentration")
     strength = after.core.strengths(after.strengths)

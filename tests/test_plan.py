@@ -325,6 +325,21 @@ def test_costs_are_kept_to_and_dear_items_avoided(kin_fit):
     plan = make_plan(kin_fit, key=KEY, budget=20, models=models, costs=costs)
     assert first not in set(plan["benchmark"])
     assert len(plan) == 20
+    # Where all can be paid, gain by cost decides: here the best of the dearer half just loses.
+    gains = {
+        (m, i): g
+        for s in told(kin_fit, models)
+        for m, row in zip(s.models, s.gains(), strict=True)
+        for i, g in enumerate(row)
+    }
+    (model, item), best = max(gains.items(), key=lambda pair: pair[1])
+    dear = kin_fit.design.items["benchmark"].iloc[item]
+    others = [g for (_, i), g in gains.items() if kin_fit.design.items["benchmark"].iloc[i] != dear]
+    for cost, wins in ((0.95 * best / max(others), True), (1.05 * best / max(others), False)):
+        costs["cost"] = np.where(costs["benchmark"] == dear, cost, 1.0)
+        plan = make_plan(kin_fit, key=KEY, budget=20, models=models, costs=costs)
+        assert (plan["benchmark"].iloc[0] == dear) == wins
+        assert not wins or plan["model"].iloc[0] == model
     one = pd.DataFrame({"model": models[:1], "cost": [2.0]})
     plan = make_plan(kin_fit, key=KEY, budget=7, models=models, costs=one)
     assert plan["model"].tolist() == models[:1] * 3

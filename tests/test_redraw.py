@@ -53,7 +53,11 @@ def test_draws_follow_the_conditional(split):
     """Moments of the probabilities, by weighing draws of the prior conditional by likelihood."""
     data, held, point = split
     prior = repeated(point, 6_000)
+    # Few results, so that the prior counts as much as they do.
+    cells = data.responses.select_models(held[:1]).to_cells()
+    away = np.arange(len(cells.rows)) >= 5
     new = data.responses.select_models(held[:1])
+    new = new.hide(cells=(cells.rows[away], cells.cols[away]))
     found = add(repeated(point, 3000), responses=new, key=KEY)
     at = np.array([point.design.periphery.index[held[0]]])
     rows, cols = rows_and_columns(
@@ -76,6 +80,18 @@ def test_draws_follow_the_conditional(split):
     items = predict_items(found, key=KEY, models=held[:1], n_draws=3000)
     assert np.sqrt(np.mean((items["mean"] - mean) ** 2)) < 0.02
     np.testing.assert_allclose(items["sd"].mean(), sd.mean(), rtol=0.1)
+
+
+def test_models_below_are_predicted_as_before(split):
+    """The graph grows, and with it the unit of its scale: what others are predicted stays."""
+    data, held, point = split
+    stranger = data.responses.select_models(held[:1])
+    stranger = dataclasses.replace(stranger, models=np.array(["a/stranger"], dtype=object))
+    draws = repeated(point, 400)
+    grown = add(draws, responses=stranger, key=KEY)
+    a, b = (predict_benchmarks(p, key=KEY, models=held[1:], n_draws=400) for p in (draws, grown))
+    np.testing.assert_allclose(a["sd"], b["sd"], rtol=1e-3)
+    np.testing.assert_allclose(a["mean"], b["mean"], atol=1e-3)
 
 
 def test_a_point_moves_to_where_a_fit_would_put_it(split):
