@@ -58,8 +58,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Most of a small fit is compilation, and unoptimised code compiles in half the time; the slow
+# tests and the demo run what users run.
 test: lint
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" \
+	  $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 # The evaluation tools whose files are read, for slow tests, in an environment of their own.
 tools: $(VENV)/tools/.installed

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
@@ -51,11 +49,8 @@ def rows_and_columns(
         rows, cols = rows_and_columns(dataclasses.replace(posterior, design=near), values, rng=rng)
         return rows[:, :, at], cols
     design, spec = posterior.design, posterior.spec
-    one = jax.jit(lambda v: components(design, v))
-    n_draws = len(values["factor"])
-    made = [one({n: jnp.asarray(v[s]) for n, v in values.items()}) for s in range(n_draws)]
-    core = np.stack([np.asarray(r, np.float32) for r, _ in made])
-    cols = np.stack([np.asarray(c, np.float32) for _, c in made])
+    core, cols = (part.astype(np.float32) for part in components(design, values))
+    n_draws = len(core)
     n_models, n_core = len(design.models), design.n_core
     rows = np.empty((*core.shape[:2], n_models), np.float32)
     rows[:, :, :n_core] = core

@@ -114,7 +114,7 @@ class Elimination:
                 continue
             later = x[..., self.neighbour[r.start : r.stop]]
             step = -factor.lower[..., r.start : r.stop] * later
-            x = _add(x, self.owner[r.start : r.stop], step)
+            x = _add_runs(x, self.owner[r.start : r.stop], step)
         return x
 
     def multiply_upper(self, factor: Factor, x: Array) -> Array:
@@ -143,7 +143,7 @@ class Elimination:
                 column = _add(column, r.first - r.start, -low[..., r.second] * across)
                 column = _add(column, r.second - r.start, -low[..., r.first] * across)
             covariance = _set(covariance, here, column)
-            variance = _add(variance, self.owner[here], -low[..., here] * column)
+            variance = _add_runs(variance, self.owner[here], -low[..., here] * column)
         return variance, covariance
 
 
@@ -221,6 +221,18 @@ def _add(x: Array, index: np.ndarray, value: Array) -> Array:
         return out
     shape = jnp.broadcast_shapes(x.shape[:-1], value.shape[:-1])
     return jnp.broadcast_to(x, (*shape, x.shape[-1])).at[..., index].add(value)
+
+
+def _add_runs(x: Array, index: np.ndarray, value: Array) -> Array:
+    """Add where equal indices stand side by side; a NumPy array that is large enough is changed."""
+    if not isinstance(x, np.ndarray):
+        return _add(x, index, value)
+    shape = np.broadcast_shapes(x.shape[:-1], value.shape[:-1])
+    if x.shape[:-1] != shape:
+        x = np.broadcast_to(x, (*shape, x.shape[-1])).copy()
+    first = np.flatnonzero(np.diff(index, prepend=-1))
+    x[..., index[first]] += np.add.reduceat(value, first, axis=-1)
+    return x
 
 
 def _set(x: Array, index: slice, value: Array) -> Array:

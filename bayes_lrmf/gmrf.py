@@ -103,19 +103,21 @@ class LaplacianGraph:
         coefficients[:, 0] /= 2
         return coefficients
 
-    def log_determinant_and_scale(self, kappa: Any) -> tuple[jax.Array, jax.Array]:
+    def log_determinant_and_scale(self, kappa: Any) -> tuple[Any, Any]:
         """Return ``log|L + kappa I|`` and the mean of ``log diag (L + kappa I)^-1``.
 
-        Both are differentiable in `kappa` (any shape); NaN outside `KAPPA_RANGE`.
+        Both are differentiable in `kappa` (any shape); NaN outside `KAPPA_RANGE`. For a number or
+        array of NumPy's they are computed by NumPy.
         """
-        kappa = jnp.asarray(kappa)
+        xp: Any = np if isinstance(kappa, (np.floating, np.ndarray)) else jnp
+        kappa = xp.asarray(kappa)
         low, high = np.log(KAPPA_RANGE)
-        position = (jnp.log(kappa) - (high + low) / 2) / ((high - low) / 2)
-        inside = jnp.abs(position) < 1
-        angle = jnp.arccos(jnp.where(inside, position, 0.0))
-        basis = jnp.cos(jnp.arange(_N_NODES_OF_TABLE) * angle[..., None])
-        both = basis @ jnp.asarray(self._table.T, basis.dtype)
-        both = jnp.where(inside[..., None], both, jnp.nan)
+        position = (xp.log(kappa) - (high + low) / 2) / ((high - low) / 2)
+        inside = xp.abs(position) < 1
+        angle = xp.arccos(xp.where(inside, position, 0.0))
+        basis = xp.cos(xp.arange(_N_NODES_OF_TABLE) * angle[..., None])
+        both = basis @ xp.asarray(self._table.T, basis.dtype)
+        both = xp.where(inside[..., None], both, xp.nan)
         return both[..., 0], both[..., 1]
 
     def quadratic_form(self, x: jax.Array, kappa: Any) -> jax.Array:

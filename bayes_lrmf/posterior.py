@@ -15,8 +15,7 @@ import xarray as xr
 
 from bayes_lrmf.checks import InputError, whole_number
 from bayes_lrmf.design import Design
-from bayes_lrmf.elimination import Elimination
-from bayes_lrmf.gaussian import GraphGaussian
+from bayes_lrmf.elimination import Factor
 from bayes_lrmf.gmrf import KAPPA_RANGE
 from bayes_lrmf.kernels import beta_binomial, log_gamma
 from bayes_lrmf.logit_normal import logit_normal
@@ -113,13 +112,12 @@ class GaussianState:
         sites = [n[: -len("_loc")] for n in self.values if n.endswith("_loc")]
         for name, site_key in zip(sites, jax.random.split(key, len(sites)), strict=True):
             loc, scale = self.values[f"{name}_loc"], self.values[f"{name}_scale"]
+            noise = np.asarray(jax.random.normal(site_key, (n_draws, *loc.shape)))
             if f"{name}_coupling" in self.values:
                 coupling = self.values[f"{name}_coupling"]
-                out[name] = _field_draws(
-                    design.graph.elimination, loc, scale, coupling, site_key, n_draws
-                )
+                factor = Factor(np.asarray(scale) ** -2, np.asarray(coupling))
+                out[name] = loc + design.graph.elimination.solve_upper(factor, noise)
             else:
-                noise = np.asarray(jax.random.normal(site_key, (n_draws, *loc.shape)))
                 out[name] = loc + scale * noise
             if name in _POSITIVE:
                 out[name] = np.exp(out[name])
@@ -140,18 +138,6 @@ _POSITIVE = (
     "concentration",
     "overdispersion_sd",
 )
-
-
-def _field_draws(
-    elimination: Elimination,
-    loc: np.ndarray,
-    scale: np.ndarray,
-    coupling: np.ndarray,
-    key: jax.Array,
-    n_draws: int,
-) -> np.ndarray:
-    gaussian = GraphGaussian(elimination, jnp.asarray(loc), jnp.asarray(scale), coupling)
-    return np.asarray(jax.jit(lambda k: gaussian.sample(k, (n_draws,)))(key))
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,12 +221,10 @@ class Posterior:
 
     def psi(self, values: Values, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """Return psi of cells for draws of the sites, shape (n_draws, n_cells)."""
-
-        def one(v: dict[str, Any]) -> jax.Array:
-            r, c = components(self.design, v)
-            return (r[:, rows] * c[:, cols]).sum(0)
-
-        return np.asarray(jax.lax.map(jax.jit(one), {n: jnp.asarray(v) for n, v in values.items()}))
+        left, right = components(self.design, values)
+        pairs = zip(left, right, strict=True)
+        made = [np.einsum("ci,ci->i", r[:, rows], c[:, cols]) for r, c in pairs]
+        return np.asarray(made, np.float32)
 
     def datatree(self, *, log_likelihood: bool | None = None, n_draws: int = 500) -> xr.DataTree:
         """Return the identified quantities as an ArviZ DataTree.

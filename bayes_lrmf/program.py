@@ -154,36 +154,46 @@ def _sample_items(design: Design, spec: Spec, hyper: dict[str, Any]) -> dict[str
     return values
 
 
-def components(design: Design, values: Values) -> tuple[jax.Array, jax.Array]:
+def components(design: Design, values: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return rows and columns whose products are psi over core nodes.
 
     Parameters
     ----------
     values : mapping
-        Sites of `program`, without batch dimensions. Under a directed prior ability and effects
-        have units of their own.
+        Sites of `program`, each with the same batch dimensions in front, or none. Under a directed
+        prior ability and effects have units of their own.
 
     Returns
     -------
-    rows : array, shape (n_components, n_core)
-        Factors, ability, benchmark effects, one.
-    cols : array, shape (n_components, n_items)
+    rows : array, shape (..., n_components, n_core)
+        Factors, ability, benchmark effects, one. NumPy's where all values are, else JAX's.
+    cols : array, shape (..., n_components, n_items)
         Loadings, one, membership of benchmarks, intercepts.
     """
-    values = {name: jnp.asarray(value) for name, value in values.items()}
+    xp: Any = np if all(isinstance(v, np.ndarray | np.generic) for v in values.values()) else jnp
+    values = {name: xp.asarray(value) for name, value in values.items()}
     rows, cols = [values["factor"]], [values["loading"]]
     dtype = rows[0].dtype
+    batch = rows[0].shape[:-2]
+
+    def repeated(block: Any) -> Any:
+        return xp.broadcast_to(xp.asarray(block, dtype), (*batch, *block.shape))
+
+    one = xp.ones((), dtype)
     if "ability_unit" in values:
-        rows.append((values.get("ability_sd", 1.0) * values["ability_unit"])[None])
-        cols.append(jnp.ones((1, design.n_items), dtype))
+        sd = values.get("ability_sd", one)[..., None]
+        rows.append((sd * values["ability_unit"])[..., None, :])
+        cols.append(repeated(np.ones((1, design.n_items))))
     if "effect_unit" in values:
-        rows.append(values.get("benchmark_sd", 1.0) * values["effect_unit"])
-        member = design.benchmark_index == design.effect_benchmarks[:, None]
-        cols.append(jnp.asarray(member, dtype))
+        rows.append(values.get("benchmark_sd", one)[..., None, None] * values["effect_unit"])
+        cols.append(repeated(design.benchmark_index == design.effect_benchmarks[:, None]))
     if "intercept" in values:
-        rows.append(jnp.ones((1, design.n_core), dtype))
-        cols.append(values["intercept"][None])
-    return jnp.concatenate(rows).astype(dtype), jnp.concatenate(cols).astype(dtype)
+        rows.append(repeated(np.ones((1, design.n_core))))
+        cols.append(values["intercept"][..., None, :])
+    return (
+        xp.concatenate(rows, axis=-2).astype(dtype),
+        xp.concatenate(cols, axis=-2).astype(dtype),
+    )
 
 
 def noise_of_items(design: Design, overdispersion_sd: Any) -> Any:

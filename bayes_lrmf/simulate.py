@@ -149,14 +149,18 @@ def simulate(
         fixed = fixed_hyperparameters(design, spec)
         if spec.lineage == "directed":
             fixed |= central_scales(design, spec)
-    seeded = handlers.seed(handlers.substitute(program, data=fixed), program_key)
-    trace = handlers.trace(seeded).get_trace(design, spec)
+
+    def drawn_sites(key: jax.Array) -> dict[str, jax.Array]:
+        seeded = handlers.seed(handlers.substitute(program, data=fixed), key)
+        trace = handlers.trace(seeded).get_trace(design, spec)
+        return {
+            name: site["value"]
+            for name, site in trace.items()
+            if site["type"] in ("sample", "deterministic") and name != "responses"
+        }
+
     # Those that the spec fixes are no sites of the program, drawn or not.
-    values = fixed_hyperparameters(design, spec) | {
-        name: np.asarray(site["value"])
-        for name, site in trace.items()
-        if site["type"] in ("sample", "deterministic") and name != "responses"
-    }
+    values = fixed_hyperparameters(design, spec) | jax.device_get(jax.jit(drawn_sites)(program_key))
     rows, cols = components(design, values)
     psi = np.asarray(rows.T @ cols, float)
     p = 1 / (1 + np.exp(-psi))

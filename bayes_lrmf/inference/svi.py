@@ -184,7 +184,7 @@ def _maximise(
         return ClippedAdam(lambda _: rate, clip_norm=1e6)
 
     svi = SVI(program, guide, optimiser(step_size), Trace_ELBO())
-    state = svi.init(key, design, spec, n_batches=n_batches)
+    state = jax.jit(lambda k: svi.init(k, design, spec, n_batches=n_batches))(key)
 
     @jax.jit
     def advance(state: Any, rates: jax.Array) -> Any:
