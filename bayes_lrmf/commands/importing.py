@@ -168,3 +168,30 @@ def inspect(
     tree, known = _at_hand(lineage, aliases, responses)
     imported = read_inspect(paths, metric=wish, aliases=aliases)
     show(imported, output, counts=counts, lineage=tree, known=known)
+
+
+@import_group.command("lighteval")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--metric", metavar="M|TASK=M,...", help="By default acc_norm, acc, exact_match, ...")
+@table_options
+def lighteval(
+    paths: tuple[str, ...],
+    metric: str | None,
+    aliases: str | None,
+    lineage: str | None,
+    responses: str | None,
+    counts: str | None,
+    output: str | None,
+) -> None:
+    """Read what LightEval wrote to PATH: folders, or details_*.parquet, results_*.json.
+
+    Run it with --save-details: results alone give counts of successes, without items.
+    """
+    checked_output(output, suffixes=TABLES)
+    checked_output(counts, suffixes=TABLES)
+    wish = metric_option(metric)
+    from bayes_lrmf.sources.lighteval import read_lighteval
+
+    tree, known = _at_hand(lineage, aliases, responses)
+    imported = read_lighteval(paths, metric=wish, aliases=aliases)
+    show(imported, output, counts=counts, lineage=tree, known=known)
