@@ -195,3 +195,34 @@ def lighteval(
     tree, known = _at_hand(lineage, aliases, responses)
     imported = read_lighteval(paths, metric=wish, aliases=aliases)
     show(imported, output, counts=counts, lineage=tree, known=known)
+
+
+@import_group.command("details")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--metric", metavar="M|TASK=M,...", help="By default acc_norm, acc, exact_match, ...")
+@click.option("--filter", "filter_name", metavar="NAME", help="By default none, ...")
+@table_options
+def details(
+    paths: tuple[str, ...],
+    metric: str | None,
+    filter_name: str | None,
+    aliases: str | None,
+    lineage: str | None,
+    responses: str | None,
+    counts: str | None,
+    output: str | None,
+) -> None:
+    """Read what the Open LLM Leaderboards, v1 and v2, keep of each model on each question.
+
+    PATH are folders with datasets of details as downloaded from the Hub.
+    """
+    checked_output(output, suffixes=TABLES)
+    checked_output(counts, suffixes=TABLES)
+    wish = metric_option(metric)
+    from bayes_lrmf.sources.leaderboard_details import read_leaderboard_details
+
+    tree, known = _at_hand(lineage, aliases, responses)
+    imported = read_leaderboard_details(
+        paths, metric=wish, filter_name=filter_name, aliases=aliases
+    )
+    show(imported, output, counts=counts, lineage=tree, known=known)
