@@ -226,3 +226,32 @@ def details(
         paths, metric=wish, filter_name=filter_name, aliases=aliases
     )
     show(imported, output, counts=counts, lineage=tree, known=known)
+
+
+@import_group.command("every-eval-ever")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--metric", metavar="M|TASK=M,...", help="By default acc_norm, acc, exact_match, ...")
+@click.option("--filter", "filter_name", metavar="NAME", help="By default strict-match, none, ...")
+@table_options
+def every_eval_ever(
+    paths: tuple[str, ...],
+    metric: str | None,
+    filter_name: str | None,
+    aliases: str | None,
+    lineage: str | None,
+    responses: str | None,
+    counts: str | None,
+    output: str | None,
+) -> None:
+    """Read records in the schema of Every Eval Ever: folders, or *.json and *_samples.jsonl.
+
+    Records without samples give counts of successes, where they say of how many samples.
+    """
+    checked_output(output, suffixes=TABLES)
+    checked_output(counts, suffixes=TABLES)
+    wish = metric_option(metric)
+    from bayes_lrmf.sources.every_eval_ever import read_every_eval_ever
+
+    tree, known = _at_hand(lineage, aliases, responses)
+    imported = read_every_eval_ever(paths, metric=wish, filter_name=filter_name, aliases=aliases)
+    show(imported, output, counts=counts, lineage=tree, known=known)
