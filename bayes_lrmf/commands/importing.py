@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bayes_lrmf.responses import Responses
     from bayes_lrmf.sources.imported import Imported
 
-__all__ = ["import_group", "metric_option", "show", "table_options"]
+__all__ = ["TABLES", "at_hand", "import_group", "metric_option", "show", "table_options"]
 
 TABLES = (".csv", ".csv.gz", ".parquet", ".pq")
 
@@ -94,7 +94,7 @@ def show(
         say("note: no responses; nothing else was written")
 
 
-def _at_hand(
+def at_hand(
     lineage: str | None, aliases: str | None, responses: str | None
 ) -> tuple[Lineage | None, Responses | Posterior | None]:
     """Return what an import is compared with."""
@@ -138,7 +138,7 @@ def lm_eval(
     wish = metric_option(metric)
     from bayes_lrmf.sources.lm_eval import read_lm_eval
 
-    tree, known = _at_hand(lineage, aliases, responses)
+    tree, known = at_hand(lineage, aliases, responses)
     imported = read_lm_eval(paths, metric=wish, filter_name=filter_name, aliases=aliases)
     show(imported, output, counts=counts, lineage=tree, known=known)
 
@@ -165,7 +165,7 @@ def inspect(
     wish = metric_option(metric)
     from bayes_lrmf.sources.inspect_ai_logs import read_inspect
 
-    tree, known = _at_hand(lineage, aliases, responses)
+    tree, known = at_hand(lineage, aliases, responses)
     imported = read_inspect(paths, metric=wish, aliases=aliases)
     show(imported, output, counts=counts, lineage=tree, known=known)
 
@@ -192,7 +192,7 @@ def lighteval(
     wish = metric_option(metric)
     from bayes_lrmf.sources.lighteval import read_lighteval
 
-    tree, known = _at_hand(lineage, aliases, responses)
+    tree, known = at_hand(lineage, aliases, responses)
     imported = read_lighteval(paths, metric=wish, aliases=aliases)
     show(imported, output, counts=counts, lineage=tree, known=known)
 
@@ -221,7 +221,7 @@ def details(
     wish = metric_option(metric)
     from bayes_lrmf.sources.leaderboard_details import read_leaderboard_details
 
-    tree, known = _at_hand(lineage, aliases, responses)
+    tree, known = at_hand(lineage, aliases, responses)
     imported = read_leaderboard_details(
         paths, metric=wish, filter_name=filter_name, aliases=aliases
     )
@@ -252,6 +252,6 @@ def every_eval_ever(
     wish = metric_option(metric)
     from bayes_lrmf.sources.every_eval_ever import read_every_eval_ever
 
-    tree, known = _at_hand(lineage, aliases, responses)
+    tree, known = at_hand(lineage, aliases, responses)
     imported = read_every_eval_ever(paths, metric=wish, filter_name=filter_name, aliases=aliases)
     show(imported, output, counts=counts, lineage=tree, known=known)
