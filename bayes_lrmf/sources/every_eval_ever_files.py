@@ -211,7 +211,7 @@ def _moment(given: Any) -> float:
     """Return seconds since 1970 of such seconds or an ISO date; 0 of anything else."""
     try:
         return float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     try:
         moment = datetime.fromisoformat(str(given))

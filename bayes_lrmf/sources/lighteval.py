@@ -40,8 +40,8 @@ def read_lighteval(
     """Read what LightEval wrote with ``--save-details``: details_*.parquet and results_*.json.
 
     A task, without its suite and shots, is a benchmark. A question is an item, named by its
-    ``id`` in the dataset; by a hash of the question in files of releases before 0.10, which have
-    none, and with them. Results without details are counts.
+    ``id`` in the dataset; by a hash of the question in files of releases before 0.11, which have
+    none, and in later ones beside them. Results without details are counts.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def _answers(path: Path) -> list[_Answer]:
         answers.append(
             _Answer(
                 row,
-                str(given.get("id") or "") if isinstance(given, dict) else "",
+                _key(given),
                 _document(given),
                 _metrics(metrics, f"{path}, row {row}"),
             )
@@ -159,6 +159,11 @@ def _answers(path: Path) -> list[_Answer]:
     if not answers:
         raise InputError("holds no details", where=str(path), fix="delete it")
     return answers
+
+
+def _key(given: Any) -> str:
+    key = given.get("id") if isinstance(given, dict) else None
+    return "" if key is None else str(key).strip()
 
 
 def _not_details(path: Path, columns: Iterable[str], lacking: str) -> InputError:

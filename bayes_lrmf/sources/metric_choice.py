@@ -106,7 +106,10 @@ def fraction(value: Any) -> float | None:
     """
     if isinstance(value, list) and value and all(isinstance(v, bool) for v in value):
         return sum(value) / len(value)
-    return float(value) if isinstance(value, bool | int | float) else None
+    try:
+        return float(value) if isinstance(value, bool | int | float) else None
+    except OverflowError:
+        return math.inf
 
 
 def check_wishes(scored: Sequence[Scored], *, metric: Metric, filter_name: str | None) -> None:

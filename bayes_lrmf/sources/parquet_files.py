@@ -13,6 +13,7 @@ from bayes_lrmf.checks import InputError
 
 __all__ = ["columns_of", "rows_of"]
 
+_BROKEN = (pa.ArrowException, OSError, RecursionError, UnicodeDecodeError)
 _ROWS = 1_024  # questions with their prompts and tokens are large
 
 
@@ -26,7 +27,7 @@ def columns_of(path: Path) -> dict[str, list[str]]:
     """
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError, RecursionError) as error:
+    except _BROKEN as error:
         raise _refusal(error, path) from error
     return {
         field.name: [inner.name for inner in field.type] if pa.types.is_struct(field.type) else []
@@ -57,7 +58,7 @@ def rows_of(
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (pa.ArrowException, OSError, RecursionError) as error:
+    except _BROKEN as error:
         raise _refusal(error, path) from error
 
 

@@ -211,6 +211,17 @@ def test_scores_are_counts_of_successes(read, result, successes, trials):
     assert count == expected
 
 
+def test_earlier_conversions_of_lm_eval_only_describe_their_metric(read):
+    described = {
+        "metric_name": None,
+        "evaluation_description": "exact_match (filter: strict-match)",
+    }
+    result = {"evaluation_name": "gsm8k/strict-match", "metric_config": described}
+    imported = read([record(result=result, eval_library={"name": "lm_eval", "version": "0.4.9"})])
+    assert list(imported.counts["benchmark"]) == ["gsm8k"]
+    assert imported.notes[0] == "metric exact_match, filter strict-match: gsm8k"
+
+
 def test_the_latest_record_counts(read):
     later = record(retrieved_timestamp="1800000000", evaluation_timestamp="2027-01-15T08:00:00Z",
                    result={"score_details": {"score": 0.25}})  # fmt: skip
@@ -225,10 +236,14 @@ def test_the_latest_record_counts(read):
         ({"metric_config": {"lower_is_better": True}}, "neither samples nor scores from 0 to 1"),
         ({"score_details": {"score": None}}, "neither samples nor scores from 0 to 1"),
         ({"score_details": {"score": 7.5}}, r"accuracy of sums is 7.5, outside \[0, 1\]"),
-        ({"score_details": {"score": float("nan")}}, "accuracy of sums is not a number"),
+        ({"score_details": {"score": 10**400}}, r"accuracy of sums is inf, outside \[0, 1\]"),
+        ({"score_details": {"score": float("nan"), "uncertainty":
+                            {"standard_error": {"value": 0.125}}}}, "is not a number"),
+        ({"score_details": {"uncertainty": {"standard_error": {"value": 1e-200}}}},
+         "neither samples nor scores"),
         ({"evaluation_name": None}, "evaluation_name is missing or no name"),
     ],
-)
+)  # fmt: skip
 def test_scores_that_are_no_shares(read, result, word):
     with pytest.raises(InputError, match=word) as caught:
         read([record(result=result)])
@@ -242,6 +257,13 @@ def test_a_score_on_another_scale_counts_as_correct_or_not(read):
         sample(sample_id="1", evaluation={"score": 2, "is_correct": False}),
     ]
     assert scores(read([judged], lines), "org/new", "sums") == {"0": 1, "1": 0}
+
+
+def test_percents_of_samples_become_shares(read):
+    percent = record(result={"metric_config": {"max_score": 100}})
+    lines = [sample(evaluation={"score": s}, sample_id=str(s)) for s in (0, 40, 100)]
+    found = scores(read([percent], lines), "org/new", "sums")
+    assert found == {"0": 0, "40": 0.4, "100": 1}
 
 
 def test_two_scorers_with_one_metric_are_told_apart_by_their_keys(read):

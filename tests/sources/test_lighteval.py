@@ -103,7 +103,7 @@ def test_results_without_details_are_counts(out, beta):
 
 
 def test_a_recorded_number_of_documents_goes_before_the_standard_error(tmp_path):
-    """Releases to 0.6 name tasks with their suite and count documents, as their docs show."""
+    """Releases to 0.9 name tasks with their suite and count documents, as their docs show."""
     content = {
         "config_general": {"model_name": "org/old", "lighteval_sha": "2030"},
         "results": {
@@ -127,17 +127,18 @@ def test_a_metric_where_less_is_better_is_no_default(out, sums):
     [file] = (out / "results").rglob("*.json")
     content = json.loads(file.read_text())
     content["config_tasks"]["sums|0"]["metrics"] = [
-        {"metric_name": "apart", "higher_is_better": {"apart": False}}
+        {"metric_name": ["apart"], "higher_is_better": {"apart": False}},
+        {"metric_name": "far", "higher_is_better": False},
     ]
     file.write_text(json.dumps(content))
-    rows = [row | {"metric": {"apart": 0.5, "near": 1.0}} for row in rows_of(sums)]
+    rows = [row | {"metric": {"apart": 0.5, "far": 0.5, "near": 1.0}} for row in rows_of(sums)]
     write(rows, sums)
     assert "metric near: sums" in read_lighteval(out).notes
     assert "metric apart: sums" in read_lighteval(out, metric={"sums": "apart"}).notes
 
 
 def old_rows(file: Path) -> list[dict]:
-    """Return the rows of a file as releases from 0.7 to 0.9 wrote them: columns of their own."""
+    """Return the rows of a file as releases 0.8 to 0.10 wrote them: columns of their own."""
     return [
         {
             "choices": row["doc"]["choices"],
@@ -154,7 +155,7 @@ def old_rows(file: Path) -> list[dict]:
 
 
 def test_earlier_layouts_hold_the_same_questions(out, sums):
-    """To 0.6 every cell was the text of a Python value; later ones were values; none had a key."""
+    """To 0.7 every cell was the text of a Python value, then values; none had a key."""
     new = read_lighteval(out, metric="acc")
     by_layout = []
     for write_cell in (lambda v: v, str):
@@ -272,6 +273,14 @@ def test_strange_rows_make_one_line(tmp_path, rows, words):
         read_lighteval(tmp_path)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_text_that_is_not_utf8(tmp_path):
+    bad = pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())
+    table = pa.table({"example": bad, "acc": [1]})
+    pq.write_table(table, tmp_path / f"details_t|0_{DATE}.parquet")
+    with pytest.raises(InputError, match="is not a Parquet file, or is damaged"):
+        read_lighteval(tmp_path)
 
 
 def test_details_without_rows(tmp_path):
