@@ -171,8 +171,8 @@ def _model_of_path(file: Path) -> str:
         parts.pop()
     for kind in ("details", "results"):
         if kind in parts[:-1]:
-            at = len(parts) - 1 - parts[::-1].index(kind)
-            return "/".join(parts[at + 1 :])
+            name = parts[len(parts) - parts[::-1].index(kind) :]
+            return "/".join(name) if len(name) > 1 else name[0].replace("__", "/")
     return parts[-1].replace("__", "/")
 
 

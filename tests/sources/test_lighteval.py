@@ -227,6 +227,8 @@ def test_the_latest_of_repeated_runs_wins(out):
         ("details_org__alpha_private/2023-07-19T15:58:12.174583", "org/alpha"),
         (f"hub/datasets--me--details_gpt2/snapshots/c0ffee/{DATE}", "gpt2"),
         ("some__where", "some/where"),
+        (f"details/org__alpha/{DATE}", "org/alpha"),
+        (f"details/gpt2/{DATE}", "gpt2"),
     ],
 )  # fmt: skip
 def test_without_results_the_path_names_the_model(tmp_path, folder, model):
