@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bayes_lrmf.responses import Responses
     from bayes_lrmf.sources.imported import Imported
 
-__all__ = ["import_group", "metric_option", "show", "table_options"]
+__all__ = ["TABLES", "at_hand", "import_group", "metric_option", "show", "table_options"]
 
 TABLES = (".csv", ".csv.gz", ".parquet", ".pq")
 
@@ -94,7 +94,7 @@ def show(
         say("note: no responses; nothing else was written")
 
 
-def _at_hand(
+def at_hand(
     lineage: str | None, aliases: str | None, responses: str | None
 ) -> tuple[Lineage | None, Responses | Posterior | None]:
     """Return what an import is compared with."""
@@ -138,7 +138,7 @@ def lm_eval(
     wish = metric_option(metric)
     from bayes_lrmf.sources.lm_eval import read_lm_eval
 
-    tree, known = _at_hand(lineage, aliases, responses)
+    tree, known = at_hand(lineage, aliases, responses)
     imported = read_lm_eval(paths, metric=wish, filter_name=filter_name, aliases=aliases)
     show(imported, output, counts=counts, lineage=tree, known=known)
 
@@ -165,6 +165,93 @@ def inspect(
     wish = metric_option(metric)
     from bayes_lrmf.sources.inspect_ai_logs import read_inspect
 
-    tree, known = _at_hand(lineage, aliases, responses)
+    tree, known = at_hand(lineage, aliases, responses)
     imported = read_inspect(paths, metric=wish, aliases=aliases)
+    show(imported, output, counts=counts, lineage=tree, known=known)
+
+
+@import_group.command("lighteval")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--metric", metavar="M|TASK=M,...", help="By default acc_norm, acc, exact_match, ...")
+@table_options
+def lighteval(
+    paths: tuple[str, ...],
+    metric: str | None,
+    aliases: str | None,
+    lineage: str | None,
+    responses: str | None,
+    counts: str | None,
+    output: str | None,
+) -> None:
+    """Read what LightEval wrote to PATH: folders, or details_*.parquet, results_*.json.
+
+    Run it with --save-details: results alone give counts of successes, without items.
+    """
+    checked_output(output, suffixes=TABLES)
+    checked_output(counts, suffixes=TABLES)
+    wish = metric_option(metric)
+    from bayes_lrmf.sources.lighteval import read_lighteval
+
+    tree, known = at_hand(lineage, aliases, responses)
+    imported = read_lighteval(paths, metric=wish, aliases=aliases)
+    show(imported, output, counts=counts, lineage=tree, known=known)
+
+
+@import_group.command("details")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--metric", metavar="M|TASK=M,...", help="By default acc_norm, acc, exact_match, ...")
+@click.option("--filter", "filter_name", metavar="NAME", help="By default none, ...")
+@table_options
+def details(
+    paths: tuple[str, ...],
+    metric: str | None,
+    filter_name: str | None,
+    aliases: str | None,
+    lineage: str | None,
+    responses: str | None,
+    counts: str | None,
+    output: str | None,
+) -> None:
+    """Read what the Open LLM Leaderboards, v1 and v2, keep of each model on each question.
+
+    PATH are folders with datasets of details as downloaded from the Hub.
+    """
+    checked_output(output, suffixes=TABLES)
+    checked_output(counts, suffixes=TABLES)
+    wish = metric_option(metric)
+    from bayes_lrmf.sources.leaderboard_details import read_leaderboard_details
+
+    tree, known = at_hand(lineage, aliases, responses)
+    imported = read_leaderboard_details(
+        paths, metric=wish, filter_name=filter_name, aliases=aliases
+    )
+    show(imported, output, counts=counts, lineage=tree, known=known)
+
+
+@import_group.command("every-eval-ever")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--metric", metavar="M|TASK=M,...", help="By default acc_norm, acc, exact_match, ...")
+@click.option("--filter", "filter_name", metavar="NAME", help="By default strict-match, none, ...")
+@table_options
+def every_eval_ever(
+    paths: tuple[str, ...],
+    metric: str | None,
+    filter_name: str | None,
+    aliases: str | None,
+    lineage: str | None,
+    responses: str | None,
+    counts: str | None,
+    output: str | None,
+) -> None:
+    """Read records in the schema of Every Eval Ever: folders, or *.json and *_samples.jsonl.
+
+    Records without samples give counts of successes, where they say of how many samples.
+    """
+    checked_output(output, suffixes=TABLES)
+    checked_output(counts, suffixes=TABLES)
+    wish = metric_option(metric)
+    from bayes_lrmf.sources.every_eval_ever import read_every_eval_ever
+
+    tree, known = at_hand(lineage, aliases, responses)
+    imported = read_every_eval_ever(paths, metric=wish, filter_name=filter_name, aliases=aliases)
     show(imported, output, counts=counts, lineage=tree, known=known)

@@ -27,18 +27,18 @@ def document_hash(document: Any) -> str:
     document : JSON value
         A question, as a mapping of its fields.
     """
-    parts = sorted(_parts(document, in_answer=False))
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(sorted(_parts(document))).encode()).hexdigest()[:16]
 
 
-def _parts(value: Any, *, in_answer: bool) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _parts(inner, in_answer=bool(_ANSWER_KEYS.search(str(name))))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _parts(inner, in_answer=in_answer)
-    elif value is not None:
-        text = str(value)
-        if not (in_answer and _PLACE.fullmatch(text)):
-            yield text
+def _parts(document: Any) -> Iterator[str]:
+    waiting = [(document, False)]
+    while waiting:
+        value, in_answer = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(v, bool(_ANSWER_KEYS.search(str(name)))) for name, v in value.items()]
+        elif isinstance(value, list):
+            waiting += [(inner, in_answer) for inner in value]
+        elif value is not None:
+            text = str(value)
+            if not (in_answer and _PLACE.fullmatch(text)):
+                yield text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bayes_lrmf.posterior import Posterior
     from bayes_lrmf.responses import Responses
 
-__all__ = ["Imported", "reconciliation"]
+__all__ = ["Imported", "lineage_reconciliation", "reconciliation"]
 
 _MOST_UNKNOWN = 5  # unknown names that are shown; the nearest to each is sought among all
 
@@ -66,8 +66,8 @@ def reconciliation(
     Returns
     -------
     list of str
-        What was imported; models that are known, and the nearest names to those that are not;
-        items that are known or new; the share of models with a recorded parent.
+        What was imported; models, benchmarks and items that are known, and the nearest names to
+        those that are not; the share of models with a recorded parent.
     """
     models, items = imported.models, _labels(imported.responses)
     benchmarks = pd.unique(
@@ -87,22 +87,89 @@ def reconciliation(
     if known is not None:
         names |= dict.fromkeys(_models_of(known))
     if lineage is not None or known is not None:
-        unknown = [model for model in models if model not in names]
-        lines.append(f"{len(models) - len(unknown):,} of {_number(len(models), 'model')} known")
-        for model in unknown[:_MOST_UNKNOWN]:
-            close = nearest(model, names)
-            lines.append(f"unknown model {model}" + (f"; did you mean {close}?" if close else ""))
-        if len(unknown) > _MOST_UNKNOWN:
-            lines.append(f"{len(unknown) - _MOST_UNKNOWN:,} more unknown models")
+        lines += _matched(models, names, "model")
     if known is not None:
         frame = known.items if hasattr(known, "items") else known.design.items
+        lines += _matched(benchmarks, dict.fromkeys(frame["benchmark"].astype(str)), "benchmark")
         n_old = len(items & _labels(frame))
-        lines.append(
-            f"{n_old:,} of {_number(len(items), 'item')} known, {len(items) - n_old:,} new"
-        )
+        if items:
+            lines.append(
+                f"{n_old:,} of {_number(len(items), 'item')} known, {len(items) - n_old:,} new"
+            )
     if lineage is not None and models:
         lines.append(lineage.summary(models))
     return lines
+
+
+def lineage_reconciliation(
+    found: Lineage,
+    asked: Sequence[str],
+    *,
+    lineage: Lineage | None = None,
+    known: Responses | Posterior | None = None,
+) -> list[str]:
+    """Say in short lines how a lineage fits the models it was asked for, and what is at hand.
+
+    Parameters
+    ----------
+    found : Lineage
+    asked : sequence of str
+        Models whose parents were looked for.
+    lineage : Lineage, optional
+        An earlier one.
+    known : Responses or Posterior, optional
+        Where the models may have results.
+
+    Returns
+    -------
+    list of str
+        The share of models with a recorded parent, among those asked for and those with results;
+        models that are known, and the nearest names to those that are not; edges that are new.
+    """
+    asked = list(dict.fromkeys(asked))
+    others = len({str(name) for name in found.nodes} - set(asked))
+    lines = [
+        f"{_number(len(found.child), 'edge')} of {_number(len(found.nodes), 'model')}, "
+        f"{others:,} of them not asked for",
+        f"asked for: {found.summary(asked)}",
+    ]
+    names: dict[str, None] = {}
+    if lineage is not None:
+        names |= dict.fromkeys(str(name) for name in lineage.nodes)
+    if known is not None:
+        names |= dict.fromkeys(_models_of(known))
+    if lineage is not None or known is not None:
+        lines += _matched(asked, names, "model")
+    if known is not None:
+        lines.append(f"with results: {found.summary(_evaluated(known))}")
+    if lineage is not None:
+        n_old = len(_edges(found) & _edges(lineage))
+        n = len(found.child)
+        lines.append(f"{n_old:,} of {_number(n, 'edge')} known, {n - n_old:,} new")
+    return lines
+
+
+def _matched(found: Iterable[str], names: Mapping[str, None], noun: str) -> list[str]:
+    """Say how many are known, and the nearest name to each of the first that are not."""
+    found = list(found)
+    unknown = [name for name in found if name not in names]
+    lines = [f"{len(found) - len(unknown):,} of {_number(len(found), noun)} known"]
+    for name in unknown[:_MOST_UNKNOWN]:
+        close = nearest(name, names)
+        lines.append(f"unknown {noun} {name}" + (f"; did you mean {close}?" if close else ""))
+    if len(unknown) > _MOST_UNKNOWN:
+        lines.append(f"{len(unknown) - _MOST_UNKNOWN:,} more unknown {noun}s")
+    return lines
+
+
+def _edges(lineage: Lineage) -> set[tuple[str, str]]:
+    children, parents = lineage.nodes[lineage.child], lineage.nodes[lineage.parent]
+    return set(zip(map(str, children), map(str, parents), strict=True))
+
+
+def _evaluated(known: Responses | Posterior) -> list[str]:
+    table = known.design.responses if hasattr(known, "design") else known
+    return [str(model) for model in table.models]
 
 
 def _number(n: int, noun: str) -> str:

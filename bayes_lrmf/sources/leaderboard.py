@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bayes_lrmf.checks import InputError, nearest
+from bayes_lrmf.lineage import read_aliases
 from bayes_lrmf.tables import Table, read_table
 
 __all__ = ["BENCHMARKS", "Benchmark", "Leaderboard", "read_leaderboard"]
@@ -82,15 +84,20 @@ class Leaderboard:
         root of a chain, so every relation is ``ancestor``.
     notes : tuple of str
         What was left out or is not what it seems, and why.
+    renamed : mapping
+        Names of models in the table -> as the alias table has them.
     """
 
     responses: pd.DataFrame
     models: pd.DataFrame
     lineage: pd.DataFrame
     notes: tuple[str, ...]
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_leaderboard(path: str | os.PathLike[str], *, keep_flagged: bool = False) -> Leaderboard:
+def read_leaderboard(
+    path: str | os.PathLike[str], *, keep_flagged: bool = False, aliases: Any = None
+) -> Leaderboard:
     """Read the table of the Open LLM Leaderboard v2.
 
     The columns called Raw hold shares from 0 to 1. Those of MATH Lvl 5, GPQA and MMLU-PRO are
@@ -111,6 +118,8 @@ def read_leaderboard(path: str | os.PathLike[str], *, keep_flagged: bool = False
         A file named .csv, .csv.gz, .parquet or .pq, with ``fullname`` and the Raw columns.
     keep_flagged : bool
         Whether to keep models that the leaderboard flagged.
+    aliases : path, DataFrame or mapping, optional
+        Other names of models, as `read_lineage` takes them.
 
     Raises
     ------
@@ -119,7 +128,11 @@ def read_leaderboard(path: str | os.PathLike[str], *, keep_flagged: bool = False
     """
     table = read_table(path, key=_KEY, text=_TEXTS, what="leaderboard table")
     _check_columns(table)
-    codes, names, _ = table.names(_KEY)
+    given, found, _ = table.names(_KEY)
+    called = read_aliases(aliases)
+    renamed = {name: called[name] for name in found if called.get(name, name) != name}
+    merged, unique = pd.factorize(np.array([called.get(n, n) for n in found], dtype=object))
+    codes, names = merged[given], list(unique)
     shares = pd.DataFrame({b: _share(table, f"{b} Raw") for b in BENCHMARKS})
     notes: list[str] = []
     keep = np.ones(len(codes), bool)
@@ -149,8 +162,9 @@ def read_leaderboard(path: str | os.PathLike[str], *, keep_flagged: bool = False
                 f"{name} is {benchmark.shown_as}; {n_off:,} of {len(steps):,} rounded to whole "
                 f"successes in {benchmark.questions:,} trials"
             )
-    lineage = _lineage(table, keep, model, notes)
-    return Leaderboard(_counts(model, shares), _models(table, keep, model), lineage, tuple(notes))
+    edges = _lineage(table, keep, model, called, notes)
+    features = _models(table, keep, model)
+    return Leaderboard(_counts(model, shares), features, edges, tuple(notes), renamed)
 
 
 def _check_columns(table: Table) -> None:
@@ -261,14 +275,17 @@ def _models(table: Table, keep: np.ndarray, model: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _lineage(table: Table, keep: np.ndarray, model: np.ndarray, notes: list[str]) -> pd.DataFrame:
+def _lineage(
+    table: Table, keep: np.ndarray, model: np.ndarray, called: Mapping[str, str], notes: list[str]
+) -> pd.DataFrame:
     empty = pd.DataFrame({"child": [], "parent": [], "relation": []}, dtype=object)
     if "Base Model" not in table.frame:
         return empty
     given = table.frame["Base Model"][keep].astype(object)
     base = given.where(given.notna(), "").map(str).str.strip()
     merged = base.str.endswith("(Merge)").to_numpy()
-    root = base.str.removesuffix("(Merge)").str.strip().to_numpy(object)
+    plain = base.str.removesuffix("(Merge)").str.strip()
+    root = plain.map(lambda name: called.get(name, name)).to_numpy(object)
     if merged.any():
         notes.append(f"merges whose parents the table does not name: {int(merged.sum()):,}")
     removed = root == "Removed"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bayes_lrmf.checks import InputError
+from bayes_lrmf.sources.json_files import json_content, json_records
+from bayes_lrmf.sources.lighteval_files import is_lighteval
+from bayes_lrmf.sources.parquet_files import rows_of
+from bayes_lrmf.sources.places import files_in, in_words
 
-__all__ = ["Results", "Samples", "found_files", "records"]
+__all__ = ["Results", "Samples", "found_files", "moment", "records", "searched"]
 
 _DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
-_SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{_DATE})\.jsonl?")
+_SAMPLES = re.compile(rf"samples_(?P<task>.+)_(?P<date>{_DATE})\.(?:jsonl?|parquet)")
 _RESULTS = re.compile(rf".+_(?P<date>{_DATE})\.json")
 # Where several stand together, the first names the model that was run.
 _NAME_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path", "engine")
@@ -106,17 +109,19 @@ def found_files(
     InputError
         If a path does not exist, a file is not what its name says, or there is none.
     """
-    files: dict[Path, bool] = {}
-    places = [Path(path) for path in paths]
-    for place in places:
-        if place.is_dir():
-            for file in sorted(place.rglob("*.json*")):
-                if file.suffix in (".json", ".jsonl"):
-                    files.setdefault(file, False)
-        elif place.is_file():
-            files[place] = True
-        else:
-            raise InputError("no such file or folder", where=str(place), fix="check the path")
+    places = list(paths)
+    samples, results, strange = searched(files_in(places, (".json", ".jsonl", ".parquet")))
+    if not samples and not results:
+        raise InputError(
+            "no output of lm-evaluation-harness",
+            where=in_words(places),
+            fix="give its output_path, or results_*.json and samples_*.jsonl",
+        )
+    return samples, results, strange
+
+
+def searched(files: Mapping[Path, bool]) -> tuple[list[Samples], list[Results], list[str]]:
+    """Return what `found_files` does, maybe nothing, of files and whether each was named."""
     reader = _ResultsReader()
     samples: list[Samples] = []
     results: list[Results] = []
@@ -126,7 +131,7 @@ def found_files(
         if match:
             own = reader.beside(file, match["date"])
             model = own.model if own else _spelled_out(file.absolute().parent.name)
-            samples.append(Samples(file, model, match["task"], _seconds(match["date"]), own))
+            samples.append(Samples(file, model, match["task"], moment(match["date"]), own))
         elif file.suffix == ".jsonl":
             old = _old_samples(file, reader.undated(file.parent))
             if old:
@@ -139,67 +144,32 @@ def found_files(
                 )
             else:
                 strange.append(str(file))
+        elif file.suffix == ".parquet":
+            continue
         elif found := reader.read(file, is_certain=is_named or file.name.startswith("results")):
             results.append(found)
-    if not samples and not results:
-        where = ", ".join(str(place) for place in places[:3])
-        raise InputError(
-            "no output of lm-evaluation-harness",
-            where=where,
-            fix="give its output_path, or results_*.json and samples_*.jsonl",
-        )
     return samples, results, strange
 
 
-def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line, from 1, and the content of each sample; in old files, its place.
+def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the content of each sample.
 
     Raises
     ------
     InputError
         If the file is not UTF-8, or a line is no JSON object.
     """
-    try:
-        with path.open(encoding="utf-8") as stream:
-            first = stream.read(1)
-            stream.seek(0)
-            # Releases before 0.4.3 wrote one JSON array, though the file is named .jsonl.
-            source: Iterable[tuple[int, Any]] = (
-                enumerate(json.load(stream), 1) if first == "[" else _lines(path, stream)
+    # Releases before 0.4.3 wrote one JSON array, though the file is named .jsonl.
+    is_parquet = path.suffix == ".parquet"
+    for number, record in rows_of(path) if is_parquet else json_records(path):
+        where = f"{path}, {'row' if is_parquet else 'line'} {number}"
+        if not isinstance(record, dict) or "doc_id" not in record:
+            raise InputError(
+                "is no sample with a doc_id",
+                where=where,
+                fix="give the files that --log_samples writes",
             )
-            for line, record in source:
-                if not isinstance(record, dict) or "doc_id" not in record:
-                    raise InputError(
-                        "is no sample with a doc_id",
-                        where=f"{path}, line {line}",
-                        fix="give the files that --log_samples writes",
-                    )
-                yield line, record
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path) from error
-    except json.JSONDecodeError as error:
-        raise _broken(f"{path}, line {error.lineno}") from error
-    except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror})", where=str(path), fix="change its permissions"
-        ) from error
-
-
-def _lines(path: Path, stream: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    for number, text in enumerate(stream, 1):
-        if text.strip():
-            try:
-                yield number, json.loads(text)
-            except json.JSONDecodeError as error:
-                raise _broken(f"{path}, line {number}") from error
-
-
-def _broken(where: str) -> InputError:
-    return InputError("is not JSON, or cut short", where=where, fix="copy the file anew")
-
-
-def _not_utf8(path: Path) -> InputError:
-    return InputError("is not text in UTF-8", where=str(path), fix="copy the file anew")
+        yield where, record
 
 
 class _ResultsReader:
@@ -228,14 +198,12 @@ class _ResultsReader:
 
     def _parsed(self, file: Path, *, is_certain: bool) -> Results | None:
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
+            content = json_content(file)
+        except InputError:
             if is_certain:
-                raise _not_utf8(file) from error
+                raise
             return None
-        except json.JSONDecodeError as error:
-            if is_certain:
-                raise _broken(f"{file}, line {error.lineno}") from error
+        if is_lighteval(content):
             return None
         parts = [content.get(p) if isinstance(content, dict) else None for p in _RESULT_PARTS]
         if not all(isinstance(part, dict) for part in parts):
@@ -248,7 +216,7 @@ class _ResultsReader:
             return None
         match = _RESULTS.fullmatch(file.name)
         date = content.get("date")
-        when = _seconds(match["date"]) if match else float(date) if _is_number(date) else 0.0
+        when = moment(match["date"]) if match else float(date) if _is_number(date) else 0.0
         name = str(content.get("model_name") or "")
         model = _model_of(name, content.get("config")) or _spelled_out(file.absolute().parent.name)
         return Results(file, model, when, content)
@@ -261,7 +229,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _seconds(date: str) -> float:
+def moment(date: str) -> float:
+    """Return the seconds since 1970 of a date as file names have it."""
     day, _, time = date.partition("T")
     moment = datetime.fromisoformat(f"{day}T{time.replace('-', ':')}")
     return moment.replace(tzinfo=UTC).timestamp()

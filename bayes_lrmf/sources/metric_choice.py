@@ -56,6 +56,8 @@ class Scored:
         (filter, metric) -> the first value that is none from 0 to 1, and where it stands.
     lower_is_better : set of str
         Metrics that are no successes.
+    no_numbers : set
+        (filter, metric) that are something else than a number on some item.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Scored:
     values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     wrong: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
     lower_is_better: frozenset[str] = frozenset()
+    no_numbers: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def filters(self) -> list[str]:
@@ -82,6 +85,18 @@ class Scored:
         if not 0 <= value <= 1:
             self.wrong.setdefault(key, (value, where))
 
+    def put_given(
+        self, filter_name: str, metric: str, item: str, given: Any, *, where: str
+    ) -> None:
+        """Add a value as a file holds it; a metric that is no number somewhere is none at all."""
+        value = fraction(given)
+        key = filter_name, metric
+        if value is not None and key not in self.no_numbers:
+            self.put(filter_name, metric, item, value, where)
+        elif value is None and given is not None:
+            self.no_numbers.add(key)
+            self.values.pop(key, None)
+
 
 def fraction(value: Any) -> float | None:
     """Return a metric of one answer as a number; None if it is no number.
@@ -91,7 +106,10 @@ def fraction(value: Any) -> float | None:
     """
     if isinstance(value, list) and value and all(isinstance(v, bool) for v in value):
         return sum(value) / len(value)
-    return float(value) if isinstance(value, bool | int | float) else None
+    try:
+        return float(value) if isinstance(value, bool | int | float) else None
+    except OverflowError:
+        return math.inf
 
 
 def check_wishes(scored: Sequence[Scored], *, metric: Metric, filter_name: str | None) -> None:

@@ -306,6 +306,17 @@ def test_command(server, tmp_path, monkeypatch, capsys):
     (tmp_path / "names.txt").write_text("o/card\n")
     run(hub, "@names.txt", "-o", "e.csv", "--cache", "c", "--offline")
     assert len(pd.read_csv("e.csv")) == 5
-    assert "note: renamed on the Hub: 1" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "note: renamed on the Hub: 1" in err
+    assert "5 edges of 5 models, 4 of them not asked for" in err.splitlines()
+    assert "asked for: 1 of 1 models have a recorded parent; 0 are connected" in err.splitlines()
+    (tmp_path / "l.csv").write_text("child,parent,relation\no/card,o/merge,quantized\n")
+    (tmp_path / "r.csv").write_text("model,b:1\no/tune,1\no/root,0\n")
+    run(hub, "o/card", "-o", "e.csv", "--cache", "c", "--offline", "--lineage", "l.csv",
+        "--responses", "r.csv")  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    assert "1 of 1 model known" in lines
+    assert "with results: 1 of 2 models have a recorded parent; 2 are connected" in lines
+    assert "1 of 5 edges known, 4 new" in lines
     with pytest.raises(InputError, match="--offline: no cache to answer from; give --cache"):
         run(hub, "o/card", "-o", "e.csv", "--offline")

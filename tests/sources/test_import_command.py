@@ -97,6 +97,26 @@ def test_inspect_logs(folder, capsys):
     assert sorted(read_responses("t.csv").models) == ["toy/loud", "toy/quiet"]
 
 
+def test_the_other_readers(folder, capsys):
+    details = folder / "details_org__alpha"
+    details.mkdir()
+    date = "2026-11-26T16-31-29.609391"
+    shutil.copy(DATA / "lighteval" / "sums.parquet", details / f"details_sums|0_{date}.parquet")
+    for command, place, n_items, model in (
+        ("lighteval", details, 8, "org/alpha"),
+        ("details", folder, 16, "org/alpha"),
+        ("every-eval-ever", DATA / "every_eval_ever" / "sums" / "org" / "alpha", 8, "org/alpha"),
+    ):
+        assert run(command, place, "-o", "t.parquet", "--lineage", "l.csv") == 0
+        err = capsys.readouterr().err
+        assert f"{n_items} rows written to t.parquet" in err
+        assert f"{n_items} responses on {n_items} items" in err
+        assert "models have a recorded parent" in err
+        assert list(read_responses("t.parquet").models) == [model]
+        assert run(command, place, "--metric", "acc_nrm") == 2
+        assert "unknown metric 'acc_nrm'; did you mean 'acc" in capsys.readouterr().err
+
+
 MISTAKES = {
     "no source": ([], ("no command given", "--help")),
     "unknown source": (["lm-evl", "out"], ("unknown command 'lm-evl'", "'lm-eval'")),
@@ -124,6 +144,13 @@ MISTAKES = {
     "aliases": (["lm-eval", "out", "--aliases", "l.csv"], ("l.csv", "no column 'alias'")),
     "responses": (["lm-eval", "out", "--responses", "l.csv"], ("l.csv", "no column 'model'")),
     "logs": (["inspect", "empty"], ("empty: no logs of Inspect", "give its log folder")),
+    "lighteval": (["lighteval", "empty"], ("empty: no output of LightEval", "give its output_dir")),
+    "lighteval, other output": (["lighteval", "out"], ("out: no output of LightEval",)),
+    "details": (["details", "empty"], ("empty: no details of the leaderboard", "from the Hub")),
+    "details, filter": (["details", "out", "--filter", "strict"], ("'strict'", "'strict-match'?")),
+    "records": (["every-eval-ever", "empty"], ("empty: no records of Every Eval Ever",)),
+    "records, other files": (["every-eval-ever", "out"], ("out: no records of Every Eval Ever",)),
+    "records, none": (["every-eval-ever", "r.json"], ("r.json: no such file or folder",)),
     "inspect, metric": (["inspect", "out", "--metric", ","], ("--metric: nothing named",)),
 }
 

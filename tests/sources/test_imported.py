@@ -6,7 +6,11 @@ import pandas as pd
 
 from bayes_lrmf.lineage import lineage_from_frame
 from bayes_lrmf.responses import responses_from_frame
-from bayes_lrmf.sources.imported import Imported, reconciliation
+from bayes_lrmf.sources.imported import (
+    Imported,
+    lineage_reconciliation,
+    reconciliation,
+)
 
 LONG = ["model", "benchmark", "item", "response"]
 IMPORTED = Imported(
@@ -49,6 +53,9 @@ def test_against_responses():
         "1 of 3 models known",
         "unknown model org/Kid; did you mean org/kid2?",
         "unknown model org/mum",
+        "1 of 3 benchmarks known",
+        "unknown benchmark new",
+        "unknown benchmark gsm8k",
         "2 of 3 items known, 1 new",
     ]
 
@@ -73,3 +80,46 @@ def test_against_a_posterior(kin_fit):
     lines = reconciliation(imported, known=kin_fit)
     assert "2 of 3 models known" in lines
     assert "1 of 2 items known, 1 new" in lines
+
+
+def test_counts_alone_are_matched_by_benchmark():
+    known = responses_from_frame(
+        pd.DataFrame([("org/mum", "GSM8K", 5, 10)], columns=list(IMPORTED.counts.columns))
+    )
+    counts = Imported(IMPORTED.responses[:0], IMPORTED.counts)
+    assert reconciliation(counts, known=known)[1:] == [
+        "1 of 1 model known",
+        "0 of 1 benchmark known",
+        "unknown benchmark gsm8k; did you mean GSM8K?",
+    ]
+
+
+def test_a_lineage_against_what_it_was_asked_for():
+    assert lineage_reconciliation(LINEAGE, ["org/kid", "org/kid", "org/lone"]) == [
+        "2 edges of 3 models, 2 of them not asked for",
+        "asked for: 1 of 2 models have a recorded parent; 0 are connected",
+    ]
+
+
+def test_a_lineage_against_an_earlier_one_and_results():
+    edges = [("org/kid", "org/mum", "finetune"), ("org/new", "org/kid", "merge")]
+    earlier = lineage_from_frame(pd.DataFrame(edges, columns=["child", "parent", "relation"]))
+    rows = [("org/kid2", "arc", "0", 1), ("org/mum", "arc", "0", 1), ("zzz", "arc", "0", 1)]
+    known = responses_from_frame(pd.DataFrame(rows, columns=LONG))
+    lines = lineage_reconciliation(LINEAGE, ["org/kid", "Org/Kid2"], lineage=earlier, known=known)
+    assert lines[2:] == [
+        "1 of 2 models known",
+        "unknown model Org/Kid2; did you mean org/kid2?",
+        "with results: 1 of 3 models have a recorded parent; 2 are connected",
+        "1 of 2 edges known, 1 new",
+    ]
+
+
+def test_a_lineage_against_a_posterior(kin_fit):
+    evaluated = list(kin_fit.design.responses.models)
+    edges = [(evaluated[0], "a/parent", "finetune")]
+    found = lineage_from_frame(pd.DataFrame(edges, columns=["child", "parent", "relation"]))
+    lines = lineage_reconciliation(found, evaluated[:1], known=kin_fit)
+    assert "1 of 1 model known" in lines
+    n = len(evaluated)
+    assert f"with results: 1 of {n} models have a recorded parent; 0 are connected" in lines

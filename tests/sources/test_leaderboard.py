@@ -224,6 +224,40 @@ def test_command_writes_three_tables(tmp_path, capsys):
         run(leaderboard, tmp_path / "l.csv", "-o", counts, "--models-out", counts)
 
 
+def test_aliases_rename_models_and_base_models(tmp_path):
+    rows = [row("o/a", Precision="4bit"), row("o/A", 1), row("o/b", 2, **{"Base Model": "o/A"})]
+    pd.DataFrame(rows).to_csv(tmp_path / "l.csv", index=False)
+    found = read_leaderboard(tmp_path / "l.csv", aliases={"o/A": "o/a", "o/zzz": "o/y"})
+    assert found.renamed == {"o/A": "o/a"}
+    assert list(found.models["model"]) == ["o/a", "o/b"]
+    assert cell(found, "o/a", "GPQA")[0] == round(full_run(1)["GPQA Raw"] * 1192)
+    assert found.lineage["parent"].tolist() == ["o/a"]
+
+
+def test_command_says_how_the_table_fits(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [row("o/a"), row("o/b", 1, **{"Base Model": "o/a"}), row("o/c", 2)]
+    pd.DataFrame(rows).to_csv("l.csv", index=False)
+    run(leaderboard, "l.csv", "-o", "c.csv")
+    lines = capsys.readouterr().err.splitlines()
+    assert "3 models, 6 benchmarks, 0 responses on 0 items, 18 counts of whole benchmarks" in lines
+    assert "by base model: 1 of 3 models have a recorded parent; 2 are connected" in lines
+    (tmp_path / "r.csv").write_text(
+        "model,benchmark,successes,trials\no/x,GPQA,1,2\no/b,Gpqa,1,2\n"
+    )
+    (tmp_path / "e.csv").write_text("child,parent,relation\no/c,o/root,finetune\n")
+    (tmp_path / "a.csv").write_text("alias,name\no/a,o/x\n")
+    run(leaderboard, "l.csv", "-o", "c.csv", "--responses", "r.csv", "--lineage", "e.csv",
+        "--aliases", "a.csv")  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    assert "1 model renamed by the alias table: o/a -> o/x" in lines
+    assert "3 of 3 models known" in lines
+    assert "1 of 6 benchmarks known" in lines
+    assert "unknown benchmark IFEval" in lines
+    assert "1 of 3 models have a recorded parent; 0 are connected" in lines
+    assert not any(line.startswith("by base model") for line in lines)
+
+
 @pytest.mark.real
 def test_the_real_table(data_dir):
     found = read_leaderboard(data_dir / "oll_v2" / "leaderboard.csv")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from bayes_lrmf.handover import write_hand_over
+from bayes_lrmf.sources.every_eval_ever import read_every_eval_ever
 from bayes_lrmf.sources.inspect_ai_logs import read_inspect
 from bayes_lrmf.sources.lm_eval import read_lm_eval
 
@@ -133,6 +134,16 @@ def test_a_run_of_lm_eval_is_what_it_reports(tasks):
     counts = read_lm_eval(tasks / "out", metric={"sums": "acc"}).counts.set_index("benchmark")
     assert (counts["trials"] == 8).all()
     assert counts["successes"]["sums"] == 8 * means["sums"]
+
+
+def test_a_run_that_every_eval_ever_converted_is_the_run(tasks):
+    lm_eval(tasks, "--tasks", "sums_told", "--log_samples")
+    call(
+        tool("every_eval_ever"), "convert", "lm_eval", "--log_path", "out", "--output_dir", "data",
+        "--source_organization_name", "toy", "--include_samples", folder=tasks,
+    )  # fmt: skip
+    converted, own = read_every_eval_ever(tasks / "data"), read_lm_eval(tasks / "out")
+    pd.testing.assert_frame_equal(converted.responses, own.responses)
 
 
 def test_lm_eval_runs_the_items_of_a_plan_and_they_come_back(tasks):
