@@ -54,13 +54,10 @@ from bayes_lrmf.sources.mergekit import last_merge
 assert last_merge("merge.yml").parents == ("sim/base-0", "sim/model-10")
 """,
     "neural": """
-import jax
-from flax import nnx
-from bayes_lrmf.baselines.neumf import NeuMF
+from bayes_lrmf.baselines import neumf
 
-sizes = {"product_size": 2, "embedding_size": 2, "hidden_sizes": (3,)}
-network = NeuMF(4, 5, 2, 0, **sizes, rngs=nnx.Rngs(0))
-assert network.item_rows(jax.numpy.zeros(5, int)).shape == (5, 1 + 2 + 3)
+assert neumf.optax.adamw(1e-3).init
+assert issubclass(neumf.NeuMF, neumf.nnx.Module)
 """,
     "report": """
 from bayes_lrmf.cli import main
