@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,17 @@ from bayes_lrmf.checks import InputError, one_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SEED", "Commands", "checked_output", "emit", "listed", "model_names", "numbers", "say"]
+__all__ = [
+    "SEED",
+    "Commands",
+    "checked_output",
+    "emit",
+    "limit_options",
+    "listed",
+    "model_names",
+    "numbers",
+    "say",
+]
 
 SEED = click.IntRange(0, 2**32 - 1)
 TERMINAL_ROWS = 40
@@ -27,6 +38,19 @@ class Commands(click.Group):
         if args and args[0] not in self.commands:
             one_of(args[0], list(self.commands), name="command")
         return super().resolve_command(ctx, args)
+
+
+def limit_options[**P, R](command: Callable[P, R]) -> Callable[P, R]:
+    """Add the limits beyond which a prediction is flagged, alike for every command that flags."""
+    for option in (
+        click.option(
+            "--top-k", type=int, help="Flag models not known to be among the best, or not."
+        ),
+        click.option("--threshold", type=float, help="Flag scores not known to be above or below."),
+        click.option("--max-width", type=float, help="Flag scores of wider intervals."),
+    ):
+        command = option(command)
+    return command
 
 
 def say(line: str) -> None:

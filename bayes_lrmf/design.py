@@ -46,6 +46,8 @@ class Design:
         Graph over core nodes; without edges when the spec has no lineage.
     item_graph : LaplacianGraph or None
         Graph over items, for ``item_prior = "laplacian"``.
+    notes : tuple of str
+        What was left out, and why.
     covariates : Covariates or None
         Features and kinds of all of `models`, for ``lineage = "directed"``.
     """

@@ -46,7 +46,24 @@ def read_features(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def features_from_frame(frame: pd.DataFrame, *, where: str | None = None) -> pd.DataFrame:
-    """Check a frame with the columns of `read_features`; models may be a column or the index."""
+    """Check a frame with the columns of `read_features`; models may be a column or the index.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    where : str, optional
+        What messages call the frame.
+
+    Returns
+    -------
+    DataFrame
+        As that of `read_features`.
+
+    Raises
+    ------
+    InputError
+        As `read_features`.
+    """
     return _features_of(table_of_frame(frame, key=_KEY, name=where))
 
 

@@ -142,6 +142,8 @@ class LineageGMRF(dist.Distribution):
         proper and isolated nodes legal: their variance is 1 / (tau s kappa).
     scaled : bool
         Whether ``s = exp(mean log diag (L + kappa I)^-1)`` (Soerbye & Rue 2014) or 1.
+    validate_args : bool, optional
+        As for any NumPyro distribution.
 
     Notes
     -----

@@ -46,6 +46,11 @@ def lm_eval_samples(plan: pd.DataFrame) -> dict[str, dict[str, list[int]]]:
 
     Benchmarks are tasks, and items are indices of documents, as ``doc_id`` in its sample files.
 
+    Parameters
+    ----------
+    plan : DataFrame
+        `expanded`.
+
     Raises
     ------
     InputError
@@ -68,6 +73,11 @@ def lm_eval_samples(plan: pd.DataFrame) -> dict[str, dict[str, list[int]]]:
 
 def inspect_ids(plan: pd.DataFrame) -> dict[str, str]:
     """Return by model what ``inspect eval --sample-id`` takes: ``task:id,task:id``.
+
+    Parameters
+    ----------
+    plan : DataFrame
+        `expanded`.
 
     Raises
     ------

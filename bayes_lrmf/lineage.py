@@ -332,12 +332,38 @@ def read_lineage(path: str | os.PathLike[str], *, aliases: Any = None) -> Lineag
 def lineage_from_frame(
     frame: pd.DataFrame, *, aliases: Any = None, where: str | None = None
 ) -> Lineage:
-    """Check a frame with the columns of `read_lineage` and return its lineage."""
+    """Check a frame with the columns of `read_lineage` and return its lineage.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    aliases : path, DataFrame or mapping, optional
+        As for `read_lineage`.
+    where : str, optional
+        What messages call the frame.
+
+    Raises
+    ------
+    InputError
+        As `read_lineage`.
+    """
     return _lineage_of(table_of_frame(frame, key="child", name=where), read_aliases(aliases))
 
 
 def write_lineage(lineage: Lineage, path: str | os.PathLike[str]) -> None:
-    """Write edges as CSV or Parquet, whole or not at all; models without edges are not in it."""
+    """Write edges as CSV or Parquet, whole or not at all; models without edges are not in it.
+
+    Parameters
+    ----------
+    lineage : Lineage
+    path : str or path-like
+        A file named .csv, .csv.gz, .parquet or .pq.
+
+    Raises
+    ------
+    InputError
+        For another name, or a folder that cannot be written.
+    """
     columns = {
         "child": pa.array(list(lineage.nodes[lineage.child]), pa.string()),
         "parent": pa.array(list(lineage.nodes[lineage.parent]), pa.string()),

@@ -80,6 +80,13 @@ def likely_parents(posterior: Posterior, *, key: jax.Array, n_draws: int = 100) 
     without parents the one with fewer recorded children is taken for the child. A recorded parent
     that joins no two models of the table is not in the fit.
 
+    Parameters
+    ----------
+    posterior : Posterior
+        Of the directed prior.
+    key : jax key
+    n_draws : int
+
     Returns
     -------
     DataFrame
@@ -99,6 +106,13 @@ def likely_parents(posterior: Posterior, *, key: jax.Array, n_draws: int = 100) 
 
 def lineage_quality(posterior: Posterior, *, key: jax.Array, n_draws: int = 100) -> pd.DataFrame:
     """Return doubtful and likely parents in one table, the strongest evidence of each first.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Of the directed prior.
+    key : jax key
+    n_draws : int
 
     Returns
     -------

@@ -224,11 +224,26 @@ def predict_benchmarks(
 ) -> pd.DataFrame:
     """Predict benchmark scores on 0..1 with equal-tailed predictive intervals.
 
+    Parameters
+    ----------
+    posterior : Posterior
+    key : jax key
+    models : sequence of str, optional
+        All by default, cold-start models too.
+    ci_prob : float
+    n_draws : int
+    progress : Progress, optional
+
     Returns
     -------
     DataFrame
         ``model, benchmark, mean, sd, lower, upper, n_items, n_observed, kind``; sd and interval
         are empty for a point estimate.
+
+    Raises
+    ------
+    InputError
+        For an unknown model, naming the nearest, or numbers out of range.
     """
     ci_prob = probability(ci_prob, name="ci_prob")
     draws = score_draws(posterior, key=key, models=models, n_draws=n_draws, progress=progress)
@@ -256,6 +271,16 @@ def predict_items(
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Predict the probability of success of each model on each item, with credible intervals.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    key : jax key
+    models : sequence of str, optional
+        All by default, cold-start models too.
+    ci_prob : float
+    n_draws : int
+    progress : Progress, optional
 
     Returns
     -------
@@ -315,11 +340,26 @@ def predict_ranks(
 ) -> pd.DataFrame:
     """Predict each model's rank among `models`, by benchmark and on the mean over benchmarks.
 
+    Parameters
+    ----------
+    posterior : Posterior
+    key : jax key
+    models : sequence of str, optional
+        All by default, cold-start models too; ranks are among these.
+    ci_prob : float
+    n_draws : int
+    progress : Progress, optional
+
     Returns
     -------
     DataFrame
         ``model, benchmark, mean, sd, lower, upper, probability_first, n_models, kind``; rank 1 is
         the highest score, ties share the mean of their ranks.
+
+    Raises
+    ------
+    InputError
+        For an unknown model, naming the nearest, or numbers out of range.
     """
     ci_prob = probability(ci_prob, name="ci_prob")
     draws = score_draws(posterior, key=key, models=models, n_draws=n_draws, progress=progress)
@@ -340,6 +380,19 @@ def predict_ranks(
 
 
 def predict(posterior: Posterior, level: str = "benchmark", **options: Any) -> pd.DataFrame:
-    """Predict at one of `LEVELS`; options are those of the function of that level."""
+    """Predict at one of `LEVELS`.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    level : {"benchmark", "item", "rank"}
+    **options
+        Those of `predict_benchmarks`, `predict_items` or `predict_ranks`.
+
+    Raises
+    ------
+    InputError
+        For an unknown level, and as the function of the level.
+    """
     functions = {"benchmark": predict_benchmarks, "item": predict_items, "rank": predict_ranks}
     return functions[one_of(level, LEVELS, name="level")](posterior, **options)

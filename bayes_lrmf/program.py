@@ -159,6 +159,7 @@ def components(design: Design, values: Mapping[str, Any]) -> tuple[Any, Any]:
 
     Parameters
     ----------
+    design : Design
     values : mapping
         Sites of `program`, each with the same batch dimensions in front, or none. Under a directed
         prior ability and effects have units of their own.
@@ -224,6 +225,8 @@ def program(design: Design, spec: Spec, *, n_batches: int = 1) -> None:
 
     Parameters
     ----------
+    design : Design
+    spec : Spec
     n_batches : int
         With more than one, the likelihood is an unbiased estimate from a random part of the table.
     """

@@ -44,6 +44,9 @@ def write_report(
     ci_prob: float = 0.9,
     title: str | None = None,
     most: int = MOST_MODELS,
+    max_width: float | None = None,
+    threshold: float | None = None,
+    top_k: int | None = None,
     progress: Progress | None = None,
 ) -> ReportData:
     """Write a report of a fit, whole or not at all, and return what is in it.
@@ -53,18 +56,27 @@ def write_report(
     posterior : Posterior
     path : str or path-like
     key : jax key
-    models, ci_prob, most, progress
+    models, ci_prob, most, max_width, threshold, top_k, progress
         See `report_data`.
     title : str, optional
 
     Raises
     ------
     InputError
-        For an unknown model, a folder that cannot be written, or without the extra ``report``.
+        For an unknown model, limits out of range or asked of a point estimate, a folder that
+        cannot be written, or without the extra ``report``.
     """
     _libraries()
     data = report_data(
-        posterior, key=key, models=models, ci_prob=ci_prob, most=most, progress=progress
+        posterior,
+        key=key,
+        models=models,
+        ci_prob=ci_prob,
+        most=most,
+        max_width=max_width,
+        threshold=threshold,
+        top_k=top_k,
+        progress=progress,
     )
     page = render_report(data, title=title)
     with written_whole(path) as temporary:
@@ -161,7 +173,6 @@ def _payload(data: ReportData) -> dict[str, Any]:
     patterns, pattern = np.unique(observed, axis=0, return_inverse=True)
     steps, relations = data.steps, list(RELATIONS)
     low, high = np.quantile(steps["step"], [0.05, 0.95]) if len(steps) else (0.0, 1.0)
-    flags = data.flags.groupby(["model", "rule", "reason"], sort=False).size().reset_index(name="n")
     return {
         "ci_prob": data.ci_prob,
         "is_point": data.is_point,
@@ -187,10 +198,26 @@ def _payload(data: ReportData) -> dict[str, Any]:
         "step_range": [float(low), max(float(high), float(low) + 1e-3)],
         "inheritance": _records(data.inheritance),
         "calibration": _records(data.calibration),
-        "flags": [
-            {"model": index[m], "rule": rule, "reason": reason, "benchmarks": n}
-            for m, rule, reason, n in zip(*(flags[c] for c in flags), strict=True)
-        ],
+        "flags": _flags(data.flags, index, benchmarks),
+    }
+
+
+def _flags(flags: pd.DataFrame, index: dict[str, int], benchmarks: list[str]) -> dict[str, Any]:
+    """Return flags in columns, words by position; benchmarks are None where all of them are."""
+    place = {name: b for b, name in enumerate(benchmarks)}
+    named = flags.assign(benchmark=flags["benchmark"].map(place))
+    of_reason = named.groupby(["model", "rule", "reason"], sort=False)["benchmark"]
+    rows = of_reason.agg(list).reset_index()
+    rule, rules = pd.factorize(rows["rule"])
+    reason, reasons = pd.factorize(rows["reason"])
+    every = [b for name, b in place.items() if name != AVERAGE]
+    return {
+        "model": [index[name] for name in rows["model"]],
+        "rule": rule.tolist(),
+        "reason": reason.tolist(),
+        "benchmarks": [None if at == every else at for at in rows["benchmark"]],
+        "rules": list(rules),
+        "reasons": list(reasons),
     }
 
 
@@ -265,12 +292,25 @@ def _words(data: ReportData) -> dict[str, Any]:
             "Not available for a point estimate, which knows no uncertainty."
             if data.is_point
             else f"{n_flagged:,} of {n_models:,} models have predictions that should not be relied "
-            "on yet."
+            f"on yet. {_asked(data, level)}"
         ),
         "calibration": _shown(data.calibration, ("predicted", "observed"), ".3f"),
         "inheritance": _shown(data.inheritance, ("inherited",), ".1%"),
         "hyperparameters": _shown(data.hyperparameters, ("mean",), ".3g"),
     }
+
+
+def _asked(data: ReportData, level: str) -> str:
+    """Return a sentence on what is flagged."""
+    rules = {
+        "threshold": "scores not known to be above or below {:g}",
+        "top_k": "models not known to be among the {:g} best of this page, or not",
+        "max_width": f"scores whose {level} interval is wider than {{:g}}",
+    }
+    parts = [text.format(data.limits[name]) for name, text in rules.items() if name in data.limits]
+    parts.append("models without results and relatives")
+    parts.append("models whose results contradict their recorded parents")
+    return f"Flagged are: {'; '.join(parts)}."
 
 
 def _shown(table: pd.DataFrame, numbers: tuple[str, ...], form: str) -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ __all__ = ["MOST_MODELS", "ReportData", "report_data"]
 
 MOST_MODELS = 3000
 _STEP_DRAWS = 100
+_FLAG_DRAWS = 400  # as many as `flag` takes
 _COLD_SHARE = 0.2
 _NO_STEPS = ["model", "step", "lower", "upper"]
 _FLAG_COLUMNS = ["model", "benchmark", "mean", "lower", "upper", "rule", "value", "reason"]
@@ -62,8 +63,11 @@ class ReportData:
         Those of `diagnose`.
     calibration : DataFrame
         What `retrodiction.calibration` returns.
+    limits : dict
+        ``max_width, threshold, top_k``, those that were given.
     flags : DataFrame
-        What `flag` returns without limits; empty for a point estimate.
+        What `flag` returns for `models` and `limits`, with the means and intervals of `scores`;
+        empty for a point estimate.
     """
 
     facts: dict[str, Any]
@@ -79,6 +83,7 @@ class ReportData:
     inheritance: pd.DataFrame
     hyperparameters: pd.DataFrame
     calibration: pd.DataFrame
+    limits: dict[str, float]
     flags: pd.DataFrame
 
 
@@ -89,6 +94,9 @@ def report_data(
     models: Sequence[str] | None = None,
     ci_prob: float = 0.9,
     most: int = MOST_MODELS,
+    max_width: float | None = None,
+    threshold: float | None = None,
+    top_k: int | None = None,
     n_draws: int = 200,
     progress: Progress | None = None,
 ) -> ReportData:
@@ -106,25 +114,39 @@ def report_data(
     ci_prob : float
     most : int
         Not for models that are named.
+    max_width, threshold, top_k
+        What else to flag, of the models shown: see `flag`, whose draws these rules look at.
     n_draws : int
     progress : Progress, optional
 
     Raises
     ------
     InputError
-        For an unknown model, naming the nearest.
+        For an unknown model, naming the nearest; for limits out of range, or asked of a point
+        estimate.
     """
     ci_prob = probability(ci_prob, name="ci_prob")
     names, notes = _chosen(posterior, models, whole_number(most, name="most"))
-    drawn = score_draws(posterior, key=key, models=names, n_draws=n_draws, progress=progress)
+    asked = {"max_width": max_width, "threshold": threshold, "top_k": top_k}
+    limits = {name: limit for name, limit in asked.items() if limit is not None}
     flags = pd.DataFrame(columns=_FLAG_COLUMNS)
-    if posterior.is_point:
+    if posterior.is_point and not limits:
         notes.append(
             "A point estimate: scores and ranks carry no intervals, and nothing is flagged."
         )
     else:
         # The rules that always apply look at no draw of a score: two are enough.
-        flags = flag(posterior, key=key, models=names, ci_prob=ci_prob, n_draws=2)
+        flags = flag(
+            posterior,
+            key=key,
+            models=names,
+            max_width=max_width,
+            threshold=threshold,
+            top_k=top_k,
+            ci_prob=ci_prob,
+            n_draws=_FLAG_DRAWS if limits else 2,
+        )
+    drawn = score_draws(posterior, key=key, models=names, n_draws=n_draws, progress=progress)
     scores = _scores(drawn, ci_prob, posterior.is_point)
     if len(flags):
         own = ["mean", "lower", "upper"]
@@ -163,6 +185,7 @@ def report_data(
         inheritance=diagnosis.inheritance,
         hyperparameters=diagnosis.hyperparameters,
         calibration=calibration(posterior, key=key, ci_prob=ci_prob),
+        limits=limits,
         flags=flags,
     )
 

@@ -71,6 +71,15 @@ def text_graph(texts: list[str], *, k: int = 10) -> sp.csr_array:
     Weights are ``(1 + log tf) log((1 + n) / (1 + df))`` (Spaerck Jones 1972): a word of every
     text, such as one of a prompt that all items share, weighs nothing.
 
+    Parameters
+    ----------
+    texts : list of str, length n_items
+    k : int
+
+    Returns
+    -------
+    csr_array, shape (n_items, n_items)
+
     Raises
     ------
     InputError
@@ -97,6 +106,16 @@ def read_item_texts(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a table of items: ``item_id`` (benchmark:item) or ``benchmark, item``, and features.
 
     Features are a column ``prompt`` or ``text``, or numeric columns (an embedding).
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file named .csv, .csv.gz, .parquet or .pq.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its columns do not name the items.
     """
     text = ("item_id", "benchmark", "item", *_TEXT_COLUMNS)
     table = read_table(path, key="item_id", text=text, what="items table")
@@ -106,7 +125,8 @@ def read_item_texts(path: str | os.PathLike[str]) -> pd.DataFrame:
             raise InputError(
                 "no column 'item_id'", where=str(path), fix="name items as benchmark:item"
             )
-        frame = frame.assign(item_id=frame["benchmark"] + ":" + frame["item"])
+        benchmark, item = (frame[name].astype(str) for name in ("benchmark", "item"))
+        frame = frame.assign(item_id=benchmark + ":" + item)
     return frame
 
 
@@ -122,6 +142,12 @@ def item_graph(
     table : DataFrame
         From `read_item_texts`.
     k : int
+
+    Returns
+    -------
+    graph : csr_array, shape (n_items, n_items)
+    note : str
+        How many items matched, and by what.
 
     Raises
     ------

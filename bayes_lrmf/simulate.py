@@ -49,7 +49,15 @@ class Simulation:
 def simulated_lineage(
     n_models: int, *, rng: np.random.Generator, merge_share: float = 0.15
 ) -> Lineage:
-    """Return a random family tree: a few base models, preferential attachment, some merges."""
+    """Return a random family tree: a few base models, preferential attachment, some merges.
+
+    Parameters
+    ----------
+    n_models : int
+    rng : numpy Generator
+    merge_share : float
+        Probability that a model which is no base is a merge of two others.
+    """
     n_roots = max(1, n_models // 12)
     edges: list[tuple[int, int, str, float]] = []
     tickets = list(range(n_roots))

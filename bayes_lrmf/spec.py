@@ -66,6 +66,7 @@ class Spec:
 
     Attributes
     ----------
+    name, description : str
     rank : int
         Number of factors K.
     likelihood : {"bernoulli", "binomial", "beta_binomial", "logit_normal"}
@@ -233,12 +234,22 @@ def named_specs() -> list[str]:
 
 
 def default_spec(method: str) -> str:
-    """Return the named spec that is meant where only the method is: the best that it fits well."""
+    """Return the named spec that is meant where only the method is: the best that it fits well.
+
+    Parameters
+    ----------
+    method : {"map", "svi", "nuts", "vb"}
+    """
     return "lrmf" if method == "vb" else "laplacian"
 
 
 def read_spec(name_or_path: str | os.PathLike[str]) -> Spec:
     """Read a spec by its name among `named_specs`, or from a TOML file.
+
+    Parameters
+    ----------
+    name_or_path : str or path-like
+        What ends in .toml, or names a folder, is a path.
 
     Raises
     ------

@@ -114,6 +114,16 @@ def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
     """Write one self-contained netCDF file: labels, data, graph, spec, parameters, provenance.
 
     ``xarray.open_datatree(path)`` opens it; its ``posterior`` group suits ArviZ.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    path : str or path-like
+
+    Raises
+    ------
+    InputError
+        For a folder that cannot be written.
     """
     d = posterior.design
     groups: dict[str, Any] = {
@@ -174,6 +184,10 @@ def _compact(value: np.ndarray) -> np.ndarray:
 
 def read_posterior(path: str | os.PathLike[str]) -> Posterior:
     """Read a file written by `write_posterior`.
+
+    Parameters
+    ----------
+    path : str or path-like
 
     Raises
     ------

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from bayes_lrmf import report as module
 from bayes_lrmf.checks import InputError
+from bayes_lrmf.commands.deciding import flag as flag_command
 from bayes_lrmf.commands.reporting import report as command
 from bayes_lrmf.design import make_design
 from bayes_lrmf.flag import flag
@@ -34,6 +35,7 @@ pytest.importorskip("jinja2", reason="needs the extra report")
 pytest.importorskip("vl_convert", reason="needs the extra report")
 
 KEY = jax.random.key(4)
+LIMITS = {"max_width": 0.3, "threshold": 0.5, "top_k": 5}
 HOSTILE = [
     "<script>alert(1)</script>",
     '=cmd()|"/C calc"!A0',
@@ -73,6 +75,11 @@ def data(kin_fit):
 @pytest.fixture(scope="module")
 def page(data):
     return render_report(data, title="A <title>")
+
+
+@pytest.fixture(scope="module")
+def flagged_page(kin_fit):
+    return render_report(report_data(kin_fit, key=KEY, **LIMITS))
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +218,55 @@ def test_steps_are_distances_to_recorded_parents(kin_fit, data):
 def test_flags_are_those_of_flag(kin_fit, data):
     expected = flag(kin_fit, key=KEY, models=data.models["model"].tolist())
     assert data.flags[["model", "rule"]].equals(expected[["model", "rule"]])
+    assert data.limits == {}
+
+
+def test_flags_in_the_page_are_those_of_flag(kin_fit, flagged_page):
+    payload = Page(flagged_page).payload
+    expected = flag(kin_fit, key=KEY, models=payload["models"], **LIMITS)
+    # By `flag` itself: its draws, its numbers, its words, for each score.
+    assert {*expected["rule"]} >= {"threshold", "rank", "width"}
+    given = payload["flags"]
+    found = [
+        (payload["models"][m], payload["benchmarks"][b], given["rules"][r], given["reasons"][w])
+        for m, r, w, at in zip(
+            *(given[c] for c in ("model", "rule", "reason", "benchmarks")), strict=True
+        )
+        for b in (range(1, len(payload["benchmarks"])) if at is None else at)
+    ]
+    columns = ["model", "benchmark", "rule", "reason"]
+    assert len(found) == len(expected)
+    assert set(found) == set(expected[columns].itertuples(index=False, name=None))
+    # Of each rule the least certain stand first.
+    width = [model for model, _, rule, _ in found if rule == "width"]
+    assert width[0] == expected.loc[expected["rule"] == "width", "model"].iloc[0]
+    text = flagged_page[flagged_page.index('<section id="flags"') :]
+    for words in ("above or below 0.5;", "the 5 best of this page", "is wider than 0.3;"):
+        assert words in text
+    assert f"{expected['model'].nunique()} of {len(payload['models'])} models" in text
+
+
+def test_the_command_flags_as_flag_does(kin_fit, data, tmp_path):
+    options = [
+        {p.name: (p.opts, p.type.name, p.default, p.help) for p in c.params if p.name in LIMITS}
+        for c in (command, flag_command)
+    ]
+    assert options[0] == options[1]
+    assert set(options[0]) == set(LIMITS)
+    fitted, names = tmp_path / "fit.nc", tmp_path / "names.txt"
+    write_posterior(kin_fit, fitted)
+    names.write_text("\n".join(data.models["model"]))
+    common = [str(fitted), "--models", f"@{names}", "--top-k", "5", "--seed", "4"]
+    for run, output in ((command, "r.html"), (flag_command, "f.csv")):
+        done = CliRunner().invoke(run, [*common, "-o", str(tmp_path / output)])
+        assert done.exit_code == 0, done.output
+    payload = Page((tmp_path / "r.html").read_text(encoding="utf-8")).payload["flags"]
+    table = pd.read_csv(tmp_path / "f.csv")
+    rank = payload["rules"].index("rank")
+    rows = zip(payload["rule"], payload["reason"], strict=True)
+    shown = [payload["reasons"][reason] for rule, reason in rows if rule == rank]
+    assert shown == table.loc[table["rule"] == "rank", "reason"].tolist()
+    assert len(shown) > 3
 
 
 def test_calibration_against_sums_by_hand(kin_fit):
@@ -298,11 +354,15 @@ def test_write_report_and_its_command(kin_fit, tmp_path, monkeypatch):
     assert again.read_bytes() == output.read_bytes()
 
 
-def test_mistakes_are_named(kin_fit, tmp_path, monkeypatch):
+def test_mistakes_are_named(kin_fit, point, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="did you mean 'nobody/knows'"):
         report_data(kin_fit, key=KEY, models=["nobody/know"])
     with pytest.raises(InputError, match="ci_prob"):
         report_data(kin_fit, key=KEY, ci_prob=1.0)
+    with pytest.raises(InputError, match="top_k is 4, of 4 models"):
+        report_data(kin_fit, key=KEY, most=4, top_k=4)
+    with pytest.raises(InputError, match="a point estimate knows no uncertainty"):
+        report_data(point, key=KEY, threshold=0.5)
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     with pytest.raises(InputError, match=r"pip install 'bayes-lrmf\[report\]'"):
         write_report(kin_fit, tmp_path / "r.html", key=KEY)
@@ -412,6 +472,32 @@ def test_the_table_sorts_searches_and_filters(browser, data, page):
     assert len(window.find_elements("css selector", ".detail dt")) == 3
     assert window.get_log("browser") == []
     assert window.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+@pytest.mark.slow
+def test_flags_say_which_score_and_why(browser, kin_fit, flagged_page):
+    window = browser(flagged_page, width=390)
+    models = Page(flagged_page).payload["models"]
+    expected = flag(kin_fit, key=KEY, models=models, **LIMITS)
+    for rule in ("width", "threshold"):
+        window.find_element("css selector", f'#rule option[value="{rule}"]').click()
+        own = expected[expected["rule"] == rule]
+        first = own.iloc[0]
+        row = window.find_element("css selector", "#flag-table tbody tr").text
+        for part in (first["model"], rule, first["benchmark"], first["reason"]):
+            assert part in row
+    window.find_element("css selector", '#rule option[value=""]').click()
+    own = expected[expected["model"] == first["model"]]
+    n = len(own.drop_duplicates(["rule", "reason"]))
+    fill(window, "flag-search", first["model"] + " ")
+    until(lambda: window.find_element("id", "flag-status").text == f"{n} of {n} flags")
+    window.find_element("css selector", "#flag-table .model").click()
+    detail = window.find_element("css selector", "#models .detail").text
+    assert all(reason in detail for reason in own["reason"])
+    assert f"Flagged, {rule}, {first['benchmark']}: {first['reason']}" in detail
+    wide = "return document.documentElement.scrollWidth - innerWidth"
+    assert window.execute_script(wide) <= 0
+    assert window.get_log("browser") == []
 
 
 @pytest.mark.slow

@@ -88,6 +88,14 @@ def test_item_table_is_matched_by_name(tmp_path):
     assert "2 of 3 items matched" in note
     assert graph[0, 2] == 1
     assert graph.sum() == 2
+    columns = path.read_text().replace(":", ",").replace("item_id", "benchmark,item")
+    for suffix in ("csv", "parquet"):
+        other = tmp_path / f"columns.{suffix}"
+        (tmp_path / "columns.csv").write_text(columns)
+        if suffix == "parquet":
+            pd.read_csv(tmp_path / "columns.csv").to_parquet(other)
+        again, _ = item_graph(items, read_item_texts(other), k=1)
+        assert (again != graph).nnz == 0
 
 
 def test_tables_that_do_not_help_are_refused(tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bayes_lrmf.checks import InputError, one_of
-from bayes_lrmf.console import SEED, checked_output, emit, model_names, say
+from bayes_lrmf.console import SEED, checked_output, emit, limit_options, model_names, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,9 +196,7 @@ def _compare(before: Posterior, after: Posterior, table: Responses, plan: pd.Dat
 @click.command()
 @click.argument("posterior")
 @click.option("--models", metavar="A,B|@FILE", help="By default all, cold-start models too.")
-@click.option("--max-width", type=float, help="Flag scores of wider intervals.")
-@click.option("--threshold", type=float, help="Flag scores not known to be above or below.")
-@click.option("--top-k", type=int, help="Flag models not known to be among the best, or not.")
+@limit_options
 @click.option("--ci-prob", type=float, default=0.9, show_default=True)
 @click.option("--budget", type=float, help="Plan this many runs, or runs of this cost, instead.")
 @click.option("--run", "runnable", metavar="A,B|@FILE", help="Models to run; by default --models.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bayes_lrmf.console import SEED, checked_output, model_names, say
+from bayes_lrmf.console import SEED, checked_output, limit_options, model_names, say
 
 __all__ = ["report"]
 
@@ -16,6 +16,7 @@ __all__ = ["report"]
 @click.option(
     "--most", type=click.IntRange(1), default=3000, show_default=True, help="Unless named."
 )
+@limit_options
 @click.option("--ci-prob", type=float, default=0.9, show_default=True)
 @click.option("--title", metavar="TEXT", help="Heading of the page.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
@@ -24,13 +25,17 @@ def report(
     output: str,
     models: str | None,
     most: int,
+    max_width: float | None,
+    threshold: float | None,
+    top_k: int | None,
     ci_prob: float,
     title: str | None,
     seed: int,
 ) -> None:
     """Write POSTERIOR as one HTML page: scores, ranks, family tree, checks and flags.
 
-    The page loads nothing from elsewhere. It needs the extra `report`.
+    The page loads nothing from elsewhere. It needs the extra `report`. Flags are those that `flag`
+    lists for the models of the page; --max-width, --threshold and --top-k may be given together.
     """
     checked_output(output, suffixes=(".html", ".htm"))
     names = model_names(models)
@@ -49,6 +54,9 @@ def report(
             ci_prob=ci_prob,
             title=title,
             most=most,
+            max_width=max_width,
+            threshold=threshold,
+            top_k=top_k,
             progress=progress,
         )
     for note in data.notes:

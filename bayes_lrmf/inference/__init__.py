@@ -57,7 +57,24 @@ def fit_method(
     seed: int | None = None,
     **options: Any,
 ) -> Posterior:
-    """Fit by the method of this name; `seed`, where given, goes into the provenance."""
+    """Fit by the method of this name.
+
+    Parameters
+    ----------
+    method : {"map", "svi", "nuts", "vb"}
+    design : Design
+    spec : Spec
+    key : jax key
+    seed : int, optional
+        What the key was made of, for the provenance.
+    **options
+        Those of `fit_map`, `fit_svi`, `fit_nuts` or `fit_vb`.
+
+    Raises
+    ------
+    InputError
+        For an unknown method, or a spec that it does not take.
+    """
     one_of(method, _FITS, name="method")
     posterior = _FITS[method](design, spec, key=key, **options)
     return dataclasses.replace(posterior, seed=seed)

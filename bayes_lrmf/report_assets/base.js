@@ -5,8 +5,14 @@ const MANY_COLUMNS = 6;
 const THOUSAND = 1000;
 const level = `${Number((100 * DATA.ci_prob).toFixed(1))}\u202f%`;
 const state = { benchmark: 0, selected: -1 };
+const flags = DATA.flags.model.map((model, i) => ({
+  model,
+  rule: DATA.flags.rules[DATA.flags.rule[i]],
+  reason: DATA.flags.reasons[DATA.flags.reason[i]],
+  benchmarks: DATA.flags.benchmarks[i],
+}));
 const flagsOf = new Map();
-DATA.flags.forEach((flag) => {
+flags.forEach((flag) => {
   if (!flagsOf.has(flag.model)) flagsOf.set(flag.model, []);
   flagsOf.get(flag.model).push(flag);
 });

@@ -2,11 +2,13 @@
 const FLAG_STEP = 50;
 let flagsShown = FLAG_STEP;
 
+const flagBenchmarks = (flag) => (flag.benchmarks ? flag.benchmarks.map(benchmarkName).join(", ") : "all");
+
 function drawFlags() {
   const rule = byId("rule").value;
   const words = byId("flag-search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const chosen = DATA.flags.filter((flag) => {
-    const text = `${lowered[flag.model]} ${flag.reason.toLowerCase()}`;
+  const chosen = flags.filter((flag) => {
+    const text = `${DATA.models[flag.model]} ${flagBenchmarks(flag)} ${flag.reason}`.toLowerCase();
     return (!rule || flag.rule === rule) && words.every((word) => text.includes(word));
   });
   const rows = chosen.slice(0, flagsShown).map((flag) =>
@@ -14,7 +16,7 @@ function drawFlags() {
       make("th", { scope: "row", class: "name" },
         make("button", { type: "button", class: "model", onclick: () => showInTable(flag.model) }, DATA.models[flag.model])),
       make("td", { class: "rule" }, flag.rule),
-      make("td", { class: "about" }, flag.benchmarks === DATA.benchmarks.length - 1 ? "all" : count(flag.benchmarks)),
+      make("td", { class: "about" }, flagBenchmarks(flag)),
       make("td", { class: "reason" }, flag.reason)));
   byId("flag-table").tBodies[0].replaceChildren(...rows);
   byId("flag-status").textContent = `${count(rows.length)} of ${count(chosen.length)} flags`;
@@ -22,8 +24,8 @@ function drawFlags() {
 }
 
 function setUpFlags() {
-  if (!DATA.flags.length) return;
-  for (const rule of new Set(DATA.flags.map((flag) => flag.rule))) {
+  if (!flags.length) return;
+  for (const rule of DATA.flags.rules) {
     byId("rule").append(make("option", { value: rule }, rule));
   }
   const again = () => {

@@ -143,7 +143,8 @@ function details(m) {
   const box = make("div", { class: "details" }, list);
   const marks = make("div", { class: "remarks" });
   for (const flag of flagsOf.get(m) || []) {
-    marks.append(make("p", {}, make("strong", {}, `Flagged, ${flag.rule}: `), flag.reason));
+    const of = flag.benchmarks ? `, ${flagBenchmarks(flag)}` : "";
+    marks.append(make("p", {}, make("strong", {}, `Flagged, ${flag.rule}${of}: `), flag.reason));
   }
   if (DATA.family[m] >= 0) {
     marks.append(make("button", { type: "button", class: "plain", onclick: () => showInTree(m) }, "Show in family tree"));
