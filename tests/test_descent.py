@@ -259,6 +259,7 @@ def test_draws_have_the_moments_of_the_steps(rng):
     assert abs(st.spearmanr(np.abs(effect[:, 0, 1]), np.abs(effect[:, 1, 1])).statistic) < 0.03
 
 
+@pytest.mark.slow
 def test_precisions_of_steps_are_centred_on_the_pooled_one(rng):
     design, spec = small_design(rng)
     down = jax.jit(jax.vmap(lambda key: handlers.seed(descend, key)(design, spec)))

@@ -186,6 +186,7 @@ def test_what_a_plan_expects_comes_true(kin_data, kin_fit):
     assert sum(v.sum() for v in expected.values()) < 0.6 * sum(v.sum() for v in before.values())
 
 
+@pytest.mark.slow
 def test_gaussians_have_the_moments_of_the_draws(kin_data, kin_fit, family):
     ((gaussian,), panel) = family_gaussians(kin_fit, family, key=KEY)
     values = kin_fit.draws(20_000, key=KEY)

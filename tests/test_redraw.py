@@ -49,6 +49,7 @@ def repeated(point, n):
     return dataclasses.replace(point, state=DrawsState(dict(values)), record=record)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_conditional(split):
     """Moments of the probabilities, by weighing draws of the prior conditional by likelihood."""
     data, held, point = split

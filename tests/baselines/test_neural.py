@@ -185,6 +185,7 @@ def test_models_without_responses_are_one_unknown_model(rng, key, validation):
     assert np.abs(found[0] - item_means(train)[0]).mean() < 0.1
 
 
+@pytest.mark.slow
 def test_features_speak_for_cold_models(rng, key):
     kind = np.array(["chat", "base"])[np.arange(160) % 2]
     size = rng.standard_normal(160)

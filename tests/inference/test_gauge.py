@@ -15,6 +15,7 @@ from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.program import components
 
 
+@pytest.mark.slow
 def test_reference_keeps_psi_of_the_mode_and_its_gauge(problem):
     spec, _, design = problem(3, 0)
     mode = fit_map(design, spec, key=jax.random.key(0), precision="float64")
