@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -256,3 +257,26 @@ def test_penalty_is_no_generative_model():
         InputError, match="spec paper is not a generative model; choose spec laplacian"
     ):
         draw(read_spec("paper"))
+
+
+def test_components_of_draws_are_those_of_each_draw(drawn):
+    spec = read_spec("laplacian")
+    design = make_design(drawn.responses, spec, lineage=drawn.lineage)
+    rng = np.random.default_rng(0)
+    sites = {
+        "factor": (2, design.n_core), "loading": (2, design.n_items),
+        "ability_unit": (design.n_core,),
+        "effect_unit": (len(design.effect_benchmarks), design.n_core), "ability_sd": (),
+        "benchmark_sd": (), "intercept": (design.n_items,),
+    }  # fmt: skip
+    values = {n: rng.normal(size=(3, *shape)).astype(np.float32) for n, shape in sites.items()}
+    rows, cols = components(design, values)
+    for draw in range(3):
+        one = components(design, {n: jnp.asarray(v[draw]) for n, v in values.items()})
+        np.testing.assert_allclose(rows[draw], one[0], rtol=1e-6)
+        np.testing.assert_allclose(cols[draw], one[1], rtol=1e-6)
+    ability = values["ability_sd"][1] * values["ability_unit"][1]
+    np.testing.assert_allclose(rows[1, 2], ability, rtol=1e-6)
+    # The last effect stands before the ones of the intercepts.
+    effect = values["benchmark_sd"][1] * values["effect_unit"][1, -1]
+    np.testing.assert_allclose(rows[1, -2], effect, rtol=1e-6)
