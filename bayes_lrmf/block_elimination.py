@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -194,6 +195,77 @@ class BlockElimination:
             covariance[here] = column
             variance[s.owners] -= _sum(s.to_owner, low.mT @ column)
         return variance, covariance
+
+    @cached_property
+    def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the round of each node, its first entry, and the number of its entries."""
+        when, first = np.zeros((2, self.n_nodes), np.int64)
+        for number, r in enumerate(self.order.rounds):
+            when[r.nodes] = number
+        count = np.bincount(self.order.owner, minlength=self.n_nodes)
+        distinct, at = np.unique(self.order.owner, return_index=True)
+        first[distinct] = at
+        return when, first, count
+
+    def joint_covariance(self, factor: BlockFactor, nodes: np.ndarray) -> np.ndarray:
+        """Return the blocks of Q^-1 between all pairs of some nodes.
+
+        From the last node that is eliminated to the first, each one's covariances with those after
+        it are those of the nodes that it is joined to, weighed by its column of L. Only the nodes
+        that are reached from those asked for take part, few more in a graph close to a forest.
+
+        Parameters
+        ----------
+        factor : BlockFactor
+        nodes : int array, shape (n,)
+            Distinct.
+
+        Returns
+        -------
+        array, shape (n, size, n, size)
+        """
+        when, first, count = self._columns
+        size = factor.root.shape[-1]
+        reached = frontier = np.unique(nodes)
+        while len(frontier):
+            later = self.order.neighbour[_ranges(first[frontier], count[frontier])]
+            frontier = np.setdiff1d(later, reached)
+            reached = np.concatenate([reached, frontier])
+        reached = reached[np.argsort(-when[reached], kind="stable")]
+        place = np.zeros(self.n_nodes, np.int64)
+        place[reached] = np.arange(len(reached))
+        out = np.zeros((len(reached), size, len(reached) * size))
+        stops = np.flatnonzero(np.diff(when[reached], append=-1)) + 1
+        for start, stop in zip([0, *stops[:-1]], stops, strict=True):
+            here = reached[start:stop]
+            joined = here[count[here] > 0]
+            if len(joined):
+                entries = _ranges(first[joined], count[joined])
+                across = factor.lower[entries].mT
+                runs = count[joined].cumsum() - count[joined]
+                rows = place[self.order.neighbour[entries]]
+                done, new = slice(0, start * size), slice(start * size, stop * size)
+                out[place[joined], :, done] = -_sum_runs(across @ out[rows, :, done], runs)
+                turned = out[start:stop, :, done].reshape(-1, start * size).T
+                out[:start, :, new] = turned.reshape(start, size, -1)
+                out[place[joined], :, new] = -_sum_runs(across @ out[rows, :, new], runs)
+            at = np.arange(start, stop)
+            blocks = out.reshape(len(reached), size, len(reached), size)
+            blocks[at, :, at] += factor.root[here] @ factor.root[here].mT
+        asked = place[nodes]
+        blocks = out.reshape(len(reached), size, len(reached), size)
+        return blocks[asked][:, :, asked]
+
+
+def _sum_runs(x: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Return sums over runs of the first axis, none of them empty."""
+    return x if len(start) == len(x) else np.add.reduceat(x, start)
+
+
+def _ranges(start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Return the integers of half-open ranges, one range after the other."""
+    before = np.repeat(length.cumsum() - length, length)
+    return np.arange(length.sum()) - before + np.repeat(start, length)
 
 
 def _inverse_root(blocks: np.ndarray) -> np.ndarray:

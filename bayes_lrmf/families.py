@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -115,17 +115,6 @@ class _Tree(NamedTuple):
             found += np.array_split(family, -(-len(family) // _MOST_TOGETHER))
         return found
 
-    def slots(self, at: np.ndarray, groups: list[np.ndarray]) -> Iterator[list[tuple[int, int]]]:
-        """Yield lists of (group, position in it), in each list one of every family."""
-        waiting: dict[int, list[tuple[int, int]]] = {}
-        for g, group in enumerate(groups):
-            if len(group) > 1:
-                pairs = [(g, j) for j in range(len(group))]
-                waiting.setdefault(int(self.label[at[group[0]]]), []).extend(pairs)
-        while waiting:
-            yield [pairs.pop() for pairs in waiting.values()]
-            waiting = {family: pairs for family, pairs in waiting.items() if pairs}
-
 
 def _exact(posterior: Posterior, models: Sequence[str]) -> tuple[list[FamilyGaussian], Panel]:
     design, v = posterior.design, posterior.state.values
@@ -134,21 +123,15 @@ def _exact(posterior: Posterior, models: Sequence[str]) -> tuple[list[FamilyGaus
     variance = design.blocks.selected_inverse(factor)[0]
     mean = v["model_mean"].astype(float)
     names = np.array(list(models), dtype=object)
-    tree = _Tree.of(design.core)
-    groups = tree.groups(at)
-    size = mean.shape[1]
-    blocks = [np.zeros((len(g), size, len(g), size)) for g in groups]
-    for group, block in zip(groups, blocks, strict=True):
-        if len(group) == 1:
-            block[0, :, 0] = variance[at[group[0]]]
-    for slot in tree.slots(at, groups):
-        # Families know nothing of each other: one solve serves a model of each.
-        right = np.zeros((design.n_core, size, size))
-        right[[at[groups[g][j]] for g, j in slot]] = np.eye(size)
-        solved = design.blocks.solve(factor, right)
-        for g, j in slot:
-            blocks[g][:, :, j] = solved[at[groups[g]]]
-    found = [FamilyGaussian(names[g], mean[at[g]], b) for g, b in zip(groups, blocks, strict=True)]
+    found = []
+    for g in _Tree.of(design.core).groups(at):
+        # A model of its own needs no walk along its kin.
+        block = (
+            design.blocks.joint_covariance(factor, at[g])
+            if len(g) > 1
+            else variance[at[g], :, None]
+        )
+        found.append(FamilyGaussian(names[g], mean[at[g]], block))
     return found, _panel_of_state(posterior)
 
 

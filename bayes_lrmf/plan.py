@@ -125,9 +125,8 @@ def make_plan(
     if top_k is not None:
         member = np.full((1, len(member)), 1 / len(member))
     cost, items = _Costs(design, costs), ItemCells(design, panel, member)
-    states = [
-        ToldFamily(design, items, f, set(wanted), set(ready), cost.of(f.models)) for f in families
-    ]
+    count, can = set(wanted), set(ready)
+    states = [ToldFamily(design, items, f, count, can, cost.of(f.models)) for f in families]
     target = _target(states, given, ci_prob, len(wanted))
     for state in states:
         state.target = target
@@ -280,7 +279,8 @@ def _chosen(states: list[ToldFamily], budget: float, whole: bool, progress: Prog
         enqueue(s, budget)
     runs: list[_Run] = []
     left = budget
-    while queue:
+    cheapest = min((state.cost[state.open].min(initial=np.inf) for state in states), default=0.0)
+    while queue and left * (1 + _ROUNDING) >= cheapest:
         _, s, best = heapq.heappop(queue)
         state, u = states[s], best.u
         if best.cost > left * (1 + _ROUNDING):

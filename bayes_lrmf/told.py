@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg.blas import dgemm
 from scipy.special import expit
 
 from bayes_lrmf.design import Design
@@ -130,6 +131,7 @@ class ToldFamily:
         # Gradients of the targets, and what their own trials add to their variance.
         weight = items.member[:, items.of_item]
         self.gradient = (self.share[:, None, :] * weight) @ items.x
+        self._tells, self._counted = np.zeros((2, n, size, size))
         self.rest = (self.share**2 * self.noise) @ (weight**2).T
         self.mean = ((successes + left * p) / total) @ weight.T
         self.first = self.variance
@@ -158,19 +160,49 @@ class ToldFamily:
     def _weight(self) -> np.ndarray:
         return self.target.weight(self.mean, self.first, self.variance) * self.wanted[:, None]
 
-    def _told(self, weight: np.ndarray) -> np.ndarray:
-        """Return H: what ``x't`` of a model tells of all scores is ``x'H x``; (n, D, D)."""
-        size = self.items.x.shape[1]
-        squares = (self.gradient * weight[..., None]).mT @ self.gradient
-        rows = self.covariance.reshape(self.n, size, self.n * size)
-        across = self.covariance.reshape(-1, self.n, size).transpose(1, 0, 2) @ squares
-        across = across.transpose(1, 0, 2).reshape(self.n, size, self.n * size)
-        return np.asarray(across @ rows.mT)
+    def _squares(self) -> np.ndarray:
+        """Return S: the weighed gradients of the targets of each model, squared; (n, D, D)."""
+        return np.asarray((self.gradient * self._weight()[..., None]).mT @ self.gradient)
+
+    def _told(self) -> np.ndarray:
+        """Return H: what ``x't`` of a model tells of all scores is ``x'H x``; (n, D, D).
+
+        ``H_u = sum_v C_uv S_v C_vu``. Only models whose squares S changed are counted anew.
+        """
+        squares = self._squares()
+        change = squares - self._counted
+        at = np.flatnonzero(change.any((1, 2)))
+        if len(at):
+            n, size = self.n, change.shape[-1]
+            rows = self.covariance.reshape(n, size, n, size)[:, :, at]
+            across = rows.transpose(2, 0, 1, 3).reshape(len(at), -1, size) @ change[at]
+            across = across.reshape(len(at), n, size, size).transpose(1, 2, 0, 3)
+            self._tells += across.reshape(n, size, -1) @ rows.reshape(n, size, -1).mT
+            self._counted = squares
+        if not squares.any():
+            # What rounding leaves of a target that is met would be taken for a gain.
+            self._tells[:] = 0
+        return self._tells
+
+    def _learn(self, along: np.ndarray, seen: np.ndarray) -> None:
+        """Lower the covariance by ``A M A'``, A of shape (n D, r), and what it tells with it."""
+        size, r = self._counted.shape[-1], along.shape[1]
+        a = along.reshape(-1, size, r)
+        squared = self._counted @ a
+        y = (self.covariance @ squared.reshape(along.shape)).reshape(a.shape)
+        crossed = (y @ seen) @ a.mT
+        twice = a @ (seen @ (a.mT @ squared).sum(0) @ seen) @ a.mT
+        self._tells += twice - crossed - crossed.mT
+        # In place: the covariance of a large family is tens of megabytes.
+        lowered = dgemm(
+            -1.0, along @ seen, along, beta=1.0, c=self.covariance.T, trans_b=True, overwrite_c=True
+        )
+        self.covariance = lowered.T
 
     def gains(self) -> np.ndarray:
         """Return the gain of each open cell, shape (n, n_items)."""
         items, weight, own = self.items, self._weight(), self._own()
-        both = items.quadratic(np.concatenate([own, self._told(weight)]))
+        both = items.quadratic(np.concatenate([own, self._told()]))
         spread, told = both[: self.n], both[self.n :]
         mine = weight[:, None, :] * items.member.T
         covariance = items.along_own(mine @ (self.gradient @ own))
@@ -195,7 +227,7 @@ class ToldFamily:
         size, x = self.items.x.shape[1], self.items.x[i]
         along = self.covariance[:, u * size : (u + 1) * size] @ x
         total = self.noise[u, i] + along[u * size : (u + 1) * size] @ x
-        self.covariance -= np.outer(along, along / total)
+        self._learn(along[:, None], np.array([[1 / total]]))
         self._count(u, np.array([i]))
 
     def _count(self, u: int, at: np.ndarray) -> None:
@@ -212,7 +244,7 @@ class ToldFamily:
         Each has shape (n, n_benchmarks).
         """
         weight, own = self._weight(), self._own()
-        told, was = self._told(weight), self.variance
+        told, was = self._told(), self.variance
         gain, same, cost = np.zeros((3, self.n, len(self.items.benchmarks)))
         for u, b in zip(*np.nonzero(self.some_left()), strict=True):
             at = self.left(u, b)
@@ -251,5 +283,5 @@ class ToldFamily:
         here = slice(u * size, (u + 1) * size)
         seen = self._seen(self.covariance[here, here], u, at)
         along = self.covariance[:, here]
-        self.covariance -= along @ seen @ along.T
+        self._learn(along, seen)
         self._count(u, at)

@@ -84,6 +84,17 @@ def test_the_selected_inverse_is_that_of_the_dense_matrix(problem):
     np.testing.assert_allclose(covariance, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_joint_covariances_of_some_nodes_are_those_of_the_dense_inverse(problem, rng):
+    blocks, diagonal, off, dense = problem
+    n, size = diagonal.shape[:2]
+    inverse = np.linalg.inv(dense).reshape(n, size, n, size)
+    factor = blocks.factor(diagonal, off)
+    for nodes in (np.arange(n), rng.permutation(n), rng.permutation(n)[:7], np.array([4])):
+        found = blocks.joint_covariance(factor, nodes)
+        expected = inverse[nodes][:, :, nodes]
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_colouring_noise_gives_the_covariance_of_the_matrix(problem):
     blocks, diagonal, off, dense = problem
     n, size = diagonal.shape[:2]
@@ -115,3 +126,6 @@ def test_isolated_nodes_and_single_precision(rng):
     variance, _ = blocks.selected_inverse(factor)
     np.testing.assert_allclose(variance, np.linalg.inv(diagonal), rtol=1e-4)
     assert blocks.color(factor, np.ones((4, 2, 5), np.float32)).dtype == np.float32
+    joint = blocks.joint_covariance(factor, np.array([3, 2]))
+    np.testing.assert_allclose(joint[[0, 1], :, [0, 1]], variance[[3, 2]], rtol=1e-6)
+    assert not joint[0, :, 1].any()

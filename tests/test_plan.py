@@ -131,6 +131,24 @@ def test_a_whole_benchmark_is_all_of_its_items(kin_fit, family, average):
     assert not len(state.left(0, 1))
 
 
+@pytest.mark.parametrize(
+    "target", [Target("variance"), Target("event", 0.6), Target("width", 0.01)]
+)
+def test_gains_brought_up_to_date_are_those_found_at_once(kin_fit, family, target):
+    (asked,), (unasked,) = (told(kin_fit, family, target=target) for _ in range(2))
+    cells, first = np.argwhere(asked.open)[::40], asked.gains()
+    for k, (u, i) in enumerate(cells):
+        asked.gains()
+        for state in (asked, unasked):
+            if k == 2:
+                state.take_whole(u, asked.items.of_item[i])
+            elif state.open[u, i]:
+                state.take(u, i)
+    assert len(cells) > 3
+    assert np.abs(asked.gains() - first).max() > 0.1 * first.max()
+    np.testing.assert_allclose(asked.gains(), unasked.gains(), rtol=1e-8, atol=1e-13)
+
+
 def test_greedy_is_close_to_the_best_of_all_plans(kin_fit, family):
     """No plan of three of eighteen runs lowers the variance by 1 % more than the greedy one."""
     rng = np.random.default_rng(0)
