@@ -252,7 +252,10 @@ def summary(scores: pd.DataFrame, family: pd.Series) -> pd.DataFrame:
         line["mae"], line["mae_error"] = bootstrap_error(
             np.mean, [part["error"]], groups, seed=0, n_boot=400
         )
-        line["top_recall"] = np.mean([_recall(p) for _, p in part.groupby("seed")])
+        found = pd.concat([_found(p) for _, p in part.groupby("seed")])
+        line["top_recall"], line["top_recall_error"] = bootstrap_error(
+            np.mean, [found], found.index.map(family).to_numpy(), seed=0, n_boot=400
+        )
         rest = part[part["left"] > 0]
         for q in COVERAGE if part["width_90"].notna().all() else ():
             at = f"{100 * q:.0f}"
@@ -265,12 +268,13 @@ def summary(scores: pd.DataFrame, family: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _recall(part: pd.DataFrame) -> float:
-    """Return how many of the best models, by mean score, are among those predicted best."""
+def _found(part: pd.DataFrame) -> pd.Series:
+    """Return whether each of the best models by mean score is among those predicted best."""
     table = part.set_index(["model", "benchmark"])[["score", "mean"]].unstack().dropna()
     size = min(TOP, len(table) // 2)
-    best = set(table["score"].mean(axis=1).nlargest(size).index)
-    return len(best & set(table["mean"].mean(axis=1).nlargest(size).index)) / max(size, 1)
+    best = table["score"].mean(axis=1).nlargest(size).index
+    predicted = table["mean"].mean(axis=1).nlargest(size).index
+    return pd.Series(best.isin(predicted).astype(float), index=best)
 
 
 def needed(errors: np.ndarray, levels: np.ndarray) -> float:

@@ -149,7 +149,7 @@ def add(
         known = grown(known, Lineage.empty(strangers)) if strangers else known
         posterior = redrawn(posterior, known, bigger, models, key=key)
     elif told is not None:
-        found = _conditioned(near, part, told)
+        found = _conditioned(near, part, told, _items(posterior))
         if whole:
             found = _merged(posterior, bigger, part, found)
         posterior = _with_nodes(posterior, bigger, found)
@@ -231,7 +231,9 @@ def _of_families(posterior: Posterior, models: Sequence[str]) -> Posterior:
     return _with_nodes(posterior, design, system)
 
 
-def _conditioned(posterior: Posterior, design: Design, new: Responses) -> _System:
+def _conditioned(
+    posterior: Posterior, design: Design, new: Responses, items: LocalMoments
+) -> _System:
     """Return the Gaussian of the core of a grown design, given its new responses."""
     rank, blocks = posterior.spec.rank, design.blocks
     at = _positions(posterior.design, design)
@@ -243,10 +245,11 @@ def _conditioned(posterior: Posterior, design: Design, new: Responses) -> _Syste
     cols = np.unique(new.to_cells().cols)
     seen = dataclasses.replace(design, responses=new.select_items(cols))
     cells = CellTable(seen, posterior.spec, panel[cols], rank + 2, compiled=False)
-    items = LocalMoments(*(part[cols] for part in _items(posterior)))
+    items = LocalMoments(*(part[cols] for part in items))
     noise = _noise(posterior)
     noise = None if noise is None else noise[cols]
     prior = _prior(posterior, design)
+    steps = np.flatnonzero(added)
     pulled = blocks.multiply(old.diagonal, old.off, old.mean)
     square, pull = np.zeros_like(old.diagonal), np.zeros_like(old.mean)
 
@@ -268,7 +271,7 @@ def _conditioned(posterior: Posterior, design: Design, new: Responses) -> _Syste
         square[rows] = onto_models(maps, evidence.square, rank)
         pull[rows] = pull_of_models(maps, evidence, rank)
         before, (system, moments) = moments, updated(None)
-        prior = prior.updated(moments, learn=False)
+        prior = prior.reweighed(moments, steps)
         sd = np.sqrt(np.diagonal(moments.variance, axis1=1, axis2=2))
         if (np.abs(moments.mean - before.mean) / sd).max() < _CHANGE:
             break
@@ -276,10 +279,11 @@ def _conditioned(posterior: Posterior, design: Design, new: Responses) -> _Syste
         weighed, _ = cells.curvature(local(moments), items, noise, by_item=False)
         square[rows] = onto_models(maps, weighed, rank)
         system, moments = updated(moments)
-        prior = prior.updated(moments, learn=False)
+        prior = prior.reweighed(moments, steps)
     return system
 
 
+@functools.lru_cache(maxsize=4)
 def _items(posterior: Posterior) -> LocalMoments:
     v, design = posterior.state.values, posterior.design
     root = v["item_root"].astype(float)

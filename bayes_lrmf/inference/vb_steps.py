@@ -200,10 +200,10 @@ class DirectedPrior:
             ),
         )
 
-    def _marginal(self, moments: Moments) -> tuple[_Steps, _Steps]:
-        s, step, k = self.scales, self.graph.step, self.spec.rank
-        mean = self.graph.steps_of(moments.mean) - self._centre()
-        covariance = self.graph.step_covariance(moments.variance, moments.covariance)
+    def _marginal(self, moments: Moments, at: Any = slice(None)) -> tuple[_Steps, _Steps]:
+        s, step, k = self.scales, self.graph.step[at], self.spec.rank
+        mean = (self.graph.steps_of(moments.mean) - self._centre())[at]
+        covariance = self.graph.step_covariance(moments.variance, moments.covariance)[at]
         root = np.linalg.cholesky(s.factor_covariance)
         white = np.linalg.inv(root)[step]
         variance, axes = np.linalg.eigh(white @ covariance[:, :k, :k] @ white.mT)
@@ -212,12 +212,12 @@ class DirectedPrior:
         own = np.diagonal(covariance, axis1=1, axis2=2)[:, k:, None]
         return (
             _integrated(
-                along, variance, self.factor_weight, s.factor_shares[step], root[step] @ axes
+                along, variance, self.factor_weight[at], s.factor_shares[step], root[step] @ axes
             ),
             _integrated(
                 mean[:, k:, None] / sd,
                 own / sd**2,
-                self.effect_weight,
+                self.effect_weight[at],
                 s.effect_shares[step][:, None],
                 sd[..., None],
             ),
@@ -244,6 +244,14 @@ class DirectedPrior:
             return new
         factor, effect = new._steps(moments)
         return dataclasses.replace(new, factor_weight=factor.weight, effect_weight=effect.weight)
+
+    def reweighed(self, moments: Moments, nodes: np.ndarray) -> DirectedPrior:
+        """Renew the weights of the steps to some nodes, shape (n,), the variances integrated out."""
+        found = self._marginal(moments, nodes)
+        kept = [self.factor_weight.copy(), self.effect_weight.copy()]
+        for old, new in zip(kept, found, strict=True):
+            old[nodes] = new.weight
+        return dataclasses.replace(self, factor_weight=kept[0], effect_weight=kept[1])
 
     def log_density(self, moments: Moments) -> float:
         """Return this prior's part of the ELBO with the best variances, without the penalties.
