@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import numpy as np
 import pandas as pd
 from numpyro import handlers
 
+from bayes_lrmf.cells import Cells, held
 from bayes_lrmf.checks import InputError, probability, whole_number
 from bayes_lrmf.descent import central_scales
 from bayes_lrmf.design import make_design
@@ -19,10 +22,12 @@ from bayes_lrmf.program import (
     noise_of_items,
     program,
 )
-from bayes_lrmf.responses import Responses, responses_from_frame
+from bayes_lrmf.responses import Responses
 from bayes_lrmf.spec import Spec
 
 __all__ = ["Simulation", "simulate", "simulated_lineage"]
+
+_BLOCK_CELLS = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +39,47 @@ class Simulation:
     responses : Responses
         The observed part; some leaf models have none.
     lineage : Lineage
-    truth : DataFrame
-        ``model, benchmark, item, probability, successes, trials`` of every cell, run or not.
     values : mapping
         The sites of the program.
+    items : DataFrame
+        ``benchmark, item, trials``.
+    successes : int array, shape (n_models, n_items)
+        Of every cell, run or not, models in the order of the lineage.
+    rows, cols : arrays, shapes (n_components, n_models) and (n_components, n_items)
+        Whose products are the log-odds.
     """
 
     responses: Responses
     lineage: Lineage
-    truth: pd.DataFrame
     values: dict[str, np.ndarray]
+    items: pd.DataFrame
+    successes: np.ndarray
+    rows: np.ndarray
+    cols: np.ndarray
+
+    def probability(self, models: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Return the probability of success of each cell of some models, by position."""
+        return np.asarray(1 / (1 + np.exp(-_log_odds(self.rows[:, models], self.cols))))
+
+    @cached_property
+    def truth(self) -> pd.DataFrame:
+        """Every cell, run or not: ``model, benchmark, item, probability, successes, trials``."""
+        n_models, n_items = self.successes.shape
+        cells = {"model": np.repeat(self.lineage.nodes, n_items)}
+        for name in ("benchmark", "item"):
+            cells[name] = np.tile(self.items[name].to_numpy(object), n_models)
+        return pd.DataFrame(
+            {
+                **cells,
+                "probability": self.probability().ravel(),
+                "successes": self.successes.ravel().astype(np.int64),
+                "trials": np.tile(self.items["trials"].to_numpy(), n_models),
+            }
+        )
+
+
+def _log_odds(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    return np.asarray(rows.T @ cols, float)
 
 
 def simulated_lineage(
@@ -142,16 +178,8 @@ def simulate(
             "item": [f"q{i + 1}" for i in range(n_items)],
         }
     )
-    cells = pd.DataFrame(
-        {
-            "model": np.repeat(lineage.nodes, n_items),
-            "benchmark": np.tile(items["benchmark"].to_numpy(object), n_models),
-            "item": np.tile(items["item"].to_numpy(object), n_models),
-            "successes": 0,
-            "trials": trials,
-        }
-    )
-    design = make_design(responses_from_frame(cells), spec, lineage=lineage)
+    items["trials"] = trials
+    design = make_design(_one_result_each(lineage.nodes, items), spec, lineage=lineage)
     fixed: dict[str, np.ndarray] = {}
     if not sampled_hyperparameters:
         fixed = fixed_hyperparameters(design, spec)
@@ -170,31 +198,69 @@ def simulate(
     # Those that the spec fixes are no sites of the program, drawn or not.
     values = fixed_hyperparameters(design, spec) | jax.device_get(jax.jit(drawn_sites)(program_key))
     rows, cols = components(design, values)
-    psi = np.asarray(rows.T @ cols, float)
-    p = 1 / (1 + np.exp(-psi))
-    drawn = p
-    if trials > 1 and "concentration" in values:
-        spread = np.asarray(values["concentration"])[design.benchmark_index]
-        drawn = rng.beta(p * spread + 1e-9, (1 - p) * spread + 1e-9)
-    if trials > 1 and "overdispersion_sd" in values:
-        sd = np.asarray(noise_of_items(design, values["overdispersion_sd"]), float)
-        drawn = 1 / (1 + np.exp(-psi - sd * rng.standard_normal(psi.shape)))
-    successes = rng.binomial(trials, np.clip(drawn, 0, 1))
-    truth = cells.assign(probability=p.ravel(), successes=successes.ravel())
-    truth = truth[["model", "benchmark", "item", "probability", "successes", "trials"]]
+    successes = np.empty((n_models, n_items), np.int8 if trials == 1 else np.int64)
+    for block in _blocks(n_models, n_items if trials == 1 else 0):
+        psi = _log_odds(rows[:, block], cols)
+        drawn = 1 / (1 + np.exp(-psi))
+        if trials > 1 and "concentration" in values:
+            spread = np.asarray(values["concentration"])[design.benchmark_index]
+            drawn = rng.beta(drawn * spread + 1e-9, (1 - drawn) * spread + 1e-9)
+        if trials > 1 and "overdispersion_sd" in values:
+            sd = np.asarray(noise_of_items(design, values["overdispersion_sd"]), float)
+            drawn = 1 / (1 + np.exp(-psi - sd * rng.standard_normal(psi.shape)))
+        successes[block] = rng.binomial(trials, np.clip(drawn, 0, 1))
     childless = np.setdiff1d(np.arange(n_models), lineage.parent)
     childless = np.intersect1d(childless, lineage.child)
     cold = rng.choice(childless, round(cold_share * len(childless)), replace=False)
-    seen = rng.random((n_models, n_items)) < density
+    seen = np.empty((n_models, n_items), bool)
+    for block in _blocks(n_models, n_items):
+        seen[block] = rng.random((block.stop - block.start, n_items)) < density
     seen[cold] = False
     if not seen.any():
         raise InputError(
             f"density is {density!r}: no cell is observed", fix="raise it, or draw more models"
         )
-    observed = truth[seen.ravel()].drop(columns="probability")
     return Simulation(
-        responses_from_frame(observed.reset_index(drop=True)),
+        _observed(lineage.nodes, items, successes, seen),
         lineage,
-        truth,
         {name: np.asarray(v) for name, v in values.items()},
+        items,
+        successes,
+        np.asarray(rows),
+        np.asarray(cols),
     )
+
+
+def _blocks(n_models: int, n_items: int) -> Iterator[slice]:
+    """Yield blocks of models of a few million cells; all at once where `n_items` is 0."""
+    size = max(1, _BLOCK_CELLS // n_items) if n_items else n_models
+    for start in range(0, n_models, size):
+        yield slice(start, min(start + size, n_models))
+
+
+def _one_result_each(models: np.ndarray, items: pd.DataFrame) -> Responses:
+    """Return a table of every model and item, for a design whose results are not drawn yet."""
+    rows = np.arange(len(models), dtype=np.int32)
+    trials = items["trials"].to_numpy(np.float32)[rows % len(items)]
+    is_binary = bool((items["trials"] == 1).all())
+    successes = np.zeros(len(rows), np.int8 if is_binary else np.float32)
+    cells = Cells(rows, rows % len(items), successes, None if is_binary else trials)
+    return Responses(models, items, None, cells)
+
+
+def _observed(
+    models: np.ndarray, items: pd.DataFrame, successes: np.ndarray, seen: np.ndarray
+) -> Responses:
+    """Return the results at `seen`; items in the order of their first one, as files are read."""
+    full = items["trials"].to_numpy()
+    if (full == 1).all():
+        content: np.ndarray | Cells = np.where(seen, successes, np.int8(-1))
+    else:
+        rows, cols = (at.astype(np.int32) for at in np.nonzero(seen))
+        trials = full[cols].astype(np.float32)
+        content = Cells(rows, cols, successes[rows, cols].astype(np.float32), trials)
+    dense, cells = held(content, seen.shape, full_trials=full)
+    table = Responses(models, items, dense, cells)
+    first = np.argsort(seen.argmax(0), kind="stable")
+    table = table.select_items(first[seen.any(0)[first]])
+    return table.select_models(models[seen.any(1)])

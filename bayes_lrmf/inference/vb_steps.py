@@ -246,7 +246,7 @@ class DirectedPrior:
         return dataclasses.replace(new, factor_weight=factor.weight, effect_weight=effect.weight)
 
     def reweighed(self, moments: Moments, nodes: np.ndarray) -> DirectedPrior:
-        """Renew the weights of the steps to some nodes, shape (n,), the variances integrated out."""
+        """Renew weights of steps to some nodes, shape (n,), their variances integrated out."""
         found = self._marginal(moments, nodes)
         kept = [self.factor_weight.copy(), self.effect_weight.copy()]
         for old, new in zip(kept, found, strict=True):
