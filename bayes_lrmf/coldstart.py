@@ -276,8 +276,8 @@ def _conditioned(
         if (np.abs(moments.mean - before.mean) / sd).max() < _CHANGE:
             break
     for _ in range(_CURVATURE_ROUNDS):
-        weighed, _ = cells.curvature(local(moments), items, noise, by_item=False)
-        square[rows] = onto_models(maps, weighed, rank)
+        bend = cells.curvature(local(moments), items, noise)
+        square[rows] = onto_models(maps, bend.of_models, rank)
         system, moments = updated(moments)
         prior = prior.reweighed(moments, steps)
     return system

@@ -88,6 +88,9 @@ def initial_values(
 
 
 def _item_totals(design: Design) -> tuple[np.ndarray, np.ndarray]:
+    values = design.responses.dense
+    if values is not None:
+        return (values > 0).sum(0), (values >= 0).sum(0)
     cells = design.responses.to_cells()
     trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials
     right = np.bincount(cells.cols, cells.successes, minlength=design.n_items)
@@ -136,6 +139,9 @@ def curvature_scales(
 
 
 def evidence(design: Design, hyper: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    values = design.responses.dense
+    if values is not None:
+        return 0.2 * (values >= 0).sum(1), 0.2 * (values >= 0).sum(0)
     cells = design.responses.to_cells()
     trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials.astype(float)
     if "concentration" in hyper:

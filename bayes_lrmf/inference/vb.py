@@ -296,16 +296,14 @@ class _Fit:
         return fit
 
     def _renewed(self) -> _Fit:
-        of = (self.local(), self.items.local(), self.noise)
-        of_items, noise = self.cells.curvature(*of, by_item=True)
-        of_models, _ = self.cells.curvature(*of, by_item=False)
-        items = self.items.with_curvature(of_items)
-        diagonal, off, _ = self._precision(of_models)
+        bend = self.cells.curvature(self.local(), self.items.local(), self.noise)
+        items = self.items.with_curvature(bend.of_items)
+        diagonal, off, _ = self._precision(bend.of_models)
         factor = self.design.blocks.factor(diagonal, off)
         moments = Moments(self.moments.mean, *self.design.blocks.selected_inverse(factor))
         prior = self.prior.updated(moments, learn=False)
         new = dataclasses.replace(self, items=items, moments=moments, factor=factor, prior=prior)
-        return new._with_noise(noise)
+        return new._with_noise(bend.noise)
 
     def items_and_models(self) -> float:
         """Return what the ELBO holds beside the cells."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -16,15 +16,16 @@ from bayes_lrmf.design import Design
 from bayes_lrmf.inference.vb_local import LocalMoments
 from bayes_lrmf.spec import Spec
 
-__all__ = ["CellTable", "Evidence"]
+__all__ = ["CellTable", "Curvature", "Evidence"]
 
 _CHUNK_WIDTHS = (16, 32, 64, 128)
-_DENSE_CELLS = 60_000_000
+_DENSE_CELLS = 400_000_000
 _DENSE_COUNT_CELLS = 6_000_000
 _DENSE_FROM = 0.02
 _SPARSE_BLOCK = 2**16
 _LEAST_SQUARE = 1e-8
 _NOISE_STEPS = 12
+_RUN = 32
 _NODES, _NODE_SHARES = np.polynomial.hermite_e.hermegauss(9)
 _NODE_SHARES = _NODE_SHARES / _NODE_SHARES.sum()
 
@@ -39,14 +40,31 @@ class Evidence(NamedTuple):
     linear : array, shape (..., n, L)
         Sums of the linear coefficient times its mean.
     bound : float
-        What all cells contribute to the ELBO, at the best Polya-Gamma factors.
-    noise : arrays of shape (n_items,), or None
+        What all cells contribute to the ELBO, at the best Polya-Gamma factors; by item alone, else
+        NaN.
+    noise : array, shape (n_items,), or None
         Expected sums of squares of the over-dispersion of each item's cells.
     """
 
     square: np.ndarray
     linear: np.ndarray
     bound: float
+    noise: np.ndarray | None
+
+
+class Curvature(NamedTuple):
+    """Expected curvatures of the log-likelihood.
+
+    Attributes
+    ----------
+    of_items : array, shape (n_items, L, L)
+    of_models : array, shape (n_panels, n_models, L, L)
+    noise : array, shape (n_items,), or None
+        As in `Evidence`.
+    """
+
+    of_items: np.ndarray
+    of_models: np.ndarray
     noise: np.ndarray | None
 
 
@@ -104,6 +122,11 @@ class CellTable:
         most = _DENSE_CELLS if r.is_binary else _DENSE_COUNT_CELLS
         self.dense = compiled and n_cells <= most and r.density >= _DENSE_FROM
         self.dtype = np.float32 if r.is_binary and n_cells > 1_000_000 else np.float64
+        if self.dense:
+            self._cut_into_chunks()
+            if r.dense is not None:
+                self._hold_binary(r.dense)
+                return
         cells = r.to_cells()
         trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials.astype(float)
         successes = cells.successes.astype(float)
@@ -111,14 +134,12 @@ class CellTable:
             successes, trials = successes / trials, np.ones(len(trials))
         self.n_cells_of_item = np.bincount(cells.cols, minlength=r.n_items)
         if self.dense:
-            self._chunk(cells.rows, cells.cols, successes, trials, r.is_binary)
+            self._hold_counts(cells.rows, cells.cols, successes - trials / 2, trials)
         else:
             self.rows, self.cols = cells.rows, cells.cols
             self.centred, self.trials = successes - trials / 2, trials
 
-    def _chunk(
-        self, rows: np.ndarray, cols: np.ndarray, successes: Any, trials: Any, binary: bool
-    ) -> None:
+    def _cut_into_chunks(self) -> None:
         size = np.bincount(self.panel)
         padded = [sum(-(-s // w) * w + 16 for s in size) for w in _CHUNK_WIDTHS]
         width = _CHUNK_WIDTHS[int(np.argmin(padded))]
@@ -135,18 +156,26 @@ class CellTable:
         flat = self.slot.ravel()
         at[flat[flat >= 0]] = np.flatnonzero(flat >= 0)
         self.at = at
-        n_chunks = len(self.slot)
-        chunk, place = np.divmod(at[cols], width)
+
+    def _hold_binary(self, values: np.ndarray) -> None:
+        self.n_cells_of_item = (values >= 0).sum(0)
+        n_chunks, width = self.slot.shape
+        table = np.full((n_chunks, len(values), width), -1, np.int8)
+        for chunk, items in zip(table, self.slot, strict=True):
+            known = items >= 0
+            chunk[:, known] = values[:, items[known]]
         with jax.enable_x64(True):
-            if binary:
-                table = np.full((n_chunks, self.shape[0], width), -1, np.int8)
-                table[chunk, rows, place] = successes
-                self.tables: tuple[jax.Array, ...] = (jnp.asarray(table),)
-            else:
-                both = np.zeros((2, n_chunks, self.shape[0], width), self.dtype)
-                both[0, chunk, rows, place] = successes - trials / 2
-                both[1, chunk, rows, place] = trials
-                self.tables = (jnp.asarray(both[0]), jnp.asarray(both[1]))
+            self.tables: tuple[jax.Array, ...] = (jnp.asarray(table),)
+
+    def _hold_counts(
+        self, rows: np.ndarray, cols: np.ndarray, centred: np.ndarray, trials: np.ndarray
+    ) -> None:
+        n_chunks, width = self.slot.shape
+        chunk, place = np.divmod(self.at[cols], width)
+        both = np.zeros((2, n_chunks, self.shape[0], width), self.dtype)
+        both[0, chunk, rows, place], both[1, chunk, rows, place] = centred, trials
+        with jax.enable_x64(True):
+            self.tables = (jnp.asarray(both[0]), jnp.asarray(both[1]))
 
     def _inputs(
         self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
@@ -212,31 +241,27 @@ class CellTable:
             return self._sparse(models, items, noise, by_item=False)
         with jax.enable_x64(True):
             parts = _model_pass(self._inputs(models, items, noise))
-            square, linear, bound = (np.asarray(p, float) for p in parts)
-        return Evidence(self.packing.unpack(square), linear, float(bound.sum()), None)
+            square, linear = (np.asarray(p, float) for p in parts)
+        return Evidence(self.packing.unpack(square), linear, np.nan, None)
 
     def curvature(
-        self,
-        models: LocalMoments,
-        items: LocalMoments,
-        noise: np.ndarray | None = None,
-        *,
-        by_item: bool,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return `Evidence.square` of the log-likelihood itself, and `Evidence.noise` by item.
+        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None = None
+    ) -> Curvature:
+        """Return sums by item and by model with weights of the log-likelihood itself.
 
-        By item, or by panel and model. The bound, from which `about_items` and `about_models` take
-        them, has larger weights and less noise.
+        The bound, from which `about_items` and `about_models` take them, has larger weights and
+        less noise.
         """
         if not self.dense:
-            return self._sparse_curvature(models, items, noise, by_item=by_item)
+            return self._sparse_curvature(models, items, noise)
         with jax.enable_x64(True):
-            found = _curvature_pass(self._inputs(models, items, noise), by_item=by_item)
-            square, spread = (np.asarray(f, float) for f in found)
-        if by_item:
-            square = square.reshape(-1, square.shape[-1])[self.at]
-        known = noise is not None and by_item
-        return self.packing.unpack(square), spread.ravel()[self.at] if known else None
+            found = _curvature_pass(self._inputs(models, items, noise))
+            of_models, of_items, spread = (np.asarray(f, float) for f in found)
+        return Curvature(
+            self.packing.unpack(of_items.reshape(-1, of_items.shape[-1])[self.at]),
+            self.packing.unpack(of_models),
+            spread.ravel()[self.at] if noise is not None else None,
+        )
 
     def _by_panel(self) -> np.ndarray:
         """Return the row of each cell among models of panels, panels first."""
@@ -279,19 +304,24 @@ class CellTable:
             if noise is not None:
                 total = np.bincount(self.cols, squares, minlength=self.shape[1])
             return Evidence(square, pulled, bound, total)
-        return Evidence(square, (k @ items.mean).reshape(n_panels, n_models, size), bound, None)
+        pulled = (k @ items.mean).reshape(n_panels, n_models, size)
+        return Evidence(square, pulled, np.nan, None)
 
     def _sparse_curvature(
-        self, models: LocalMoments, items: LocalMoments, noise: Any, *, by_item: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
+    ) -> Curvature:
         weight, squares = np.empty(len(self.rows)), np.empty(len(self.rows))
         for b, square, mean, spread in self._sparse_blocks(models, items, noise):
             part = _curvature(np, self.centred[b], self.trials[b], square, mean, spread)
             weight[b], squares[b] = part
         total = None
-        if noise is not None and by_item:
+        if noise is not None:
             total = np.bincount(self.cols, squares, minlength=self.shape[1])
-        return self._sparse_squares(weight, models, items, by_item=by_item), total
+        of_items, of_models = (
+            self._sparse_squares(weight, models, items, by_item=by_item)
+            for by_item in (True, False)
+        )
+        return Curvature(of_items, of_models, total)
 
     def _matrix(self, cells: np.ndarray, n_rows: int) -> sp.csr_array:
         return sp.csr_array((cells, (self._by_panel(), self.cols)), shape=(n_rows, self.shape[1]))
@@ -418,13 +448,30 @@ def _item_pass(x: dict[str, Any]) -> Any:
         g, g_mean, cells = _chunk(x, part, with_mean=False)
         weight, linear, bound, spread = _cell_terms(*cells)
         pulled = linear.T @ g_mean
-        total = bound.sum(0)
-        if spread is None:
-            total = total + (pulled * part["item_means"]).sum(1)
-        noise = total if spread is None else spread.sum(0)
+        if spread is not None:
+            total, noise = bound.sum(0), spread.sum(0)
+        else:
+            if len(part["tables"]) == 1:
+                bound = _bound_of_single_trials(part["tables"][0] >= 0, cells[3])
+            total = noise = bound.sum(0) + (pulled * part["item_means"]).sum(1)
         return carry, (weight.T @ g, pulled, total, noise)
 
     return jax.lax.scan(step, 0, _parts(x))[1]
+
+
+def _bound_of_single_trials(seen: Any, square: Any) -> Any:
+    """Return the bounds of `_cell_terms` at one trial without noise, summed over runs of models.
+
+    ``xi / 2 + log(1 + exp(-xi)) = xi / 2 + log 2 - log(1 + tanh(xi / 2))``, whose logarithm is
+    taken once for a product of many: it costs more than all else in a cell.
+    """
+    xi = jnp.sqrt(jnp.maximum(square, _LEAST_SQUARE))
+    grown = jnp.where(seen, (1 + jnp.tanh(xi / 2)) / 2, 1.0)
+    runs = (min(_RUN, seen.shape[0]), 1)
+    product = jax.lax.reduce_window(
+        grown, np.array(1, grown.dtype), jax.lax.mul, runs, runs, "SAME"
+    )
+    return jnp.log(product).sum(0)[None] - jnp.where(seen, xi / 2, 0.0).sum(0)[None]
 
 
 @jax.jit
@@ -436,22 +483,17 @@ def _model_pass(x: dict[str, Any]) -> Any:
 
     def step(carry: Any, part: Any) -> Any:
         square, pulled = carry
-        _, g_mean, cells = _chunk(x, part, with_mean=False)
-        weight, linear, bound, spread = _cell_terms(*cells)
+        _, _, cells = _chunk(x, part, with_mean=False)
+        weight, linear, _, _ = _cell_terms(*cells)
         at = part["panel"]
-        more = linear @ part["item_means"]
-        total = bound.sum(1)
-        if spread is None:
-            total = total + (more * g_mean).sum(1)
         square = square.at[at].add(weight @ part["items"])
-        return (square, pulled.at[at].add(more)), total
+        return (square, pulled.at[at].add(linear @ part["item_means"])), None
 
-    (square, pulled), bound = jax.lax.scan(step, (square, pulled), _parts(x))
-    return square, pulled, bound
+    return jax.lax.scan(step, (square, pulled), _parts(x))[0]
 
 
-@partial(jax.jit, static_argnames="by_item")
-def _curvature_pass(x: dict[str, Any], *, by_item: bool) -> Any:
+@jax.jit
+def _curvature_pass(x: dict[str, Any]) -> Any:
     n_panels, n_models, n_features = x["models"].shape
     of_models = jnp.zeros((n_panels, n_models, n_features), x["models"].dtype)
 
@@ -459,9 +501,7 @@ def _curvature_pass(x: dict[str, Any], *, by_item: bool) -> Any:
         g, _, cells = _chunk(x, part, with_mean=True)
         weight, squares = _curvature(*cells)
         squares = (squares + jnp.zeros_like(weight)).sum(0)
-        if by_item:
-            return square, (weight.T @ g, squares)
-        return square.at[part["panel"]].add(weight @ part["items"]), (None, squares)
+        return square.at[part["panel"]].add(weight @ part["items"]), (weight.T @ g, squares)
 
     of_models, (of_items, squares) = jax.lax.scan(step, of_models, _parts(x))
-    return of_items if by_item else of_models, squares
+    return of_models, of_items, squares

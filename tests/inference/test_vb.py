@@ -135,13 +135,12 @@ def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypa
     for found, square, linear in ((by_item, square_i, linear_i), (by_model, square_m, linear_m)):
         np.testing.assert_allclose(found.square, square, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(found.linear, linear, rtol=1e-6, atol=1e-6)
-        assert found.bound == pytest.approx(bound, rel=1e-8)
-    for of_items, total in ((True, curvature_i), (False, curvature_m)):
-        found, found_squares = table.curvature(models, items, noise, by_item=of_items)
-        np.testing.assert_allclose(found, total, rtol=1e-6, atol=1e-6)
-        if noise is not None and of_items:
-            np.testing.assert_allclose(found_squares, exact_squares)
+    assert by_item.bound == pytest.approx(bound, rel=1e-8)
+    bend = table.curvature(models, items, noise)
+    np.testing.assert_allclose(bend.of_items, curvature_i, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(bend.of_models, curvature_m, rtol=1e-6, atol=1e-6)
     if noise is not None:
+        np.testing.assert_allclose(bend.noise, exact_squares)
         np.testing.assert_allclose(by_item.noise, squares)
 
 
