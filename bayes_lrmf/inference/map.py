@@ -11,6 +11,7 @@ import numpy as np
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import log_density
+from threadpoolctl import threadpool_limits
 
 from bayes_lrmf.checks import InputError, positive, whole_number
 from bayes_lrmf.design import Design
@@ -155,6 +156,8 @@ def evidence(design: Design, hyper: dict[str, Any]) -> tuple[np.ndarray, np.ndar
     return 0.2 * by_model, 0.2 * by_item
 
 
+# Threads of BLAS spin over short vectors: they double the time of a processor, and save none.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def fit_map(
     design: Design,
     spec: Spec,

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError, positive, whole_number
@@ -40,6 +41,8 @@ _NOISE_PASSES = 100
 _NOISE_CHANGE = 2e-3
 
 
+# Threads of BLAS spin over short vectors: they double the time of a processor, and save none.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def fit_vb(
     design: Design,
     spec: Spec,
