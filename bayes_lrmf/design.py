@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh
 
 from bayes_lrmf.block_elimination import BlockElimination, block_elimination
 from bayes_lrmf.checks import InputError, one_of
 from bayes_lrmf.covariates import Covariates, covariates
+from bayes_lrmf.devices import device_mesh
 from bayes_lrmf.directed import DirectedGraph
 from bayes_lrmf.gmrf import LaplacianGraph
-from bayes_lrmf.kernels import BinaryTable, CountTable, SparseTable
+from bayes_lrmf.kernels import BinaryTable, CountTable, ShardedTable, SparseTable
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.responses import Responses
 from bayes_lrmf.spec import Spec
@@ -50,6 +52,8 @@ class Design:
         What was left out, and why.
     covariates : Covariates or None
         Features and kinds of all of `models`, for ``lineage = "directed"``.
+    mesh : jax.sharding.Mesh or None
+        Devices that a dense table is spread over.
     """
 
     responses: Responses
@@ -60,6 +64,7 @@ class Design:
     item_graph: LaplacianGraph | None = None
     notes: tuple[str, ...] = field(default=())
     covariates: Covariates | None = None
+    mesh: Mesh | None = None
 
     @property
     def n_evaluated(self) -> int:
@@ -150,9 +155,11 @@ class Design:
         return block_elimination(self.n_core, self.graph.rows, self.graph.cols)
 
     @cached_property
-    def table(self) -> BinaryTable | CountTable | SparseTable:
+    def table(self) -> BinaryTable | CountTable | ShardedTable | SparseTable:
         """The observed cells, as the likelihood wants them."""
         r = self.responses
+        if r.dense is not None and self.mesh is not None:
+            return ShardedTable.of(r.dense, self.mesh)
         if r.dense is not None:
             return BinaryTable(r.dense)
         cells = r.to_cells()
@@ -171,6 +178,33 @@ class Design:
         """Floating point of a fit: counts need float64, where log Gamma cancels."""
         return "float64" if len(self.count_benchmarks) else "float32"
 
+    def on(self, devices: Sequence[Any]) -> Design:
+        """Return the design with its table spread over devices, for `fit_map` and `fit_vb`.
+
+        Each process of a cluster makes the same design and calls the same fit: sums over cells are
+        put together by collectives of JAX, the rest each process does for itself.
+
+        Parameters
+        ----------
+        devices : sequence of jax.Device
+            Such as ``jax.devices()``, which after ``jax.distributed.initialize()`` are those of all
+            processes.
+
+        Raises
+        ------
+        InputError
+            For no device.
+        """
+        if not len(devices):
+            raise InputError("no device to spread the table over", fix="give jax.devices()")
+        return replace(self, mesh=device_mesh(devices))
+
+    def holding(self, table: Any) -> Design:
+        """Return the design with `table` in the place of its own."""
+        new = replace(self)
+        new.__dict__["table"] = table
+        return new
+
     def once_per_cell(self) -> Design:
         """Return the design with every cell as one trial, a fraction (for "bernoulli")."""
         if self.responses.is_binary:
@@ -180,9 +214,7 @@ class Design:
         table = SparseTable.from_cells(
             cells.rows, cells.cols, cells.successes / trials, np.ones(len(trials))
         )
-        new = replace(self)
-        new.__dict__["table"] = table
-        return new
+        return self.holding(table)
 
     def parents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return child, parent and Laplacian weight of the edges into the periphery."""

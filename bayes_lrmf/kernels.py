@@ -9,10 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from bayes_lrmf.devices import sharded, summed_over
 from bayes_lrmf.logit_normal import logit_normal
 
-__all__ = ["BinaryTable", "CountTable", "SparseTable", "beta_binomial", "log_gamma"]
+__all__ = [
+    "BinaryTable",
+    "CountTable",
+    "ShardedTable",
+    "SparseTable",
+    "beta_binomial",
+    "log_gamma",
+]
 
 _BLOCK_CELLS = 2**18
 
@@ -164,7 +173,7 @@ class BinaryTable:
         concentration, noise_sd : ignored
             A single trial has no over-dispersion.
         """
-        return _binary(rows, cols, _blocks(self.values), self.values.shape[0])
+        return _binary(rows, cols, _blocks(self.values), self.values.shape[0], None)
 
     def estimate(
         self,
@@ -181,13 +190,60 @@ class BinaryTable:
         items = jax.random.choice(key, n_items, (size,), replace=False)
         batch = jnp.take(jnp.asarray(self.values.T), items, axis=0)
         # The table is transposed here: items play the rows.
-        return n_items / size * _binary(cols[:, items], rows, batch[None], size)
+        return n_items / size * _binary(cols[:, items], rows, batch[None], size, None)
 
 
-def _blocks(values: np.ndarray) -> np.ndarray:
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["blocks"],
+    meta_fields=["n_models", "mesh"],
+)
+@dataclass(frozen=True, eq=False)
+class ShardedTable:
+    """A dense table of 0/1 responses whose models are spread over devices.
+
+    Attributes
+    ----------
+    blocks : int8 array, shape (n_blocks, block, n_items)
+        Models in blocks, -1 where the item was not run; sharded along the first axis.
+    n_models : int
+    mesh : Mesh
+        Of one axis. Its devices may belong to several processes.
+    """
+
+    blocks: jax.Array
+    n_models: int
+    mesh: Mesh
+
+    @classmethod
+    def of(cls, values: np.ndarray, mesh: Mesh) -> ShardedTable:
+        """Place the rows of a table, shape (n_models, n_items), on the devices of a mesh."""
+        return cls(sharded(_blocks(values, mesh.size), mesh), len(values), mesh)
+
+    def log_likelihood(
+        self, rows: jax.Array, cols: jax.Array, concentration: Any, noise_sd: Any = None
+    ) -> jax.Array:
+        """Return the total log-likelihood, on every device; see `BinaryTable`."""
+        return _binary(rows, cols, self.blocks, self.n_models, self.mesh)
+
+    def estimate(
+        self,
+        key: jax.Array,
+        rows: jax.Array,
+        cols: jax.Array,
+        concentration: Any,
+        n_batches: int,
+        noise_sd: Any = None,
+    ) -> jax.Array:
+        """Return `log_likelihood`: no random part of the items lies on one device."""
+        return self.log_likelihood(rows, cols, concentration, noise_sd)
+
+
+def _blocks(values: np.ndarray, multiple: int = 1) -> np.ndarray:
+    """Return rows in blocks, their number a multiple of `multiple`."""
     n_rows, n_cols = values.shape
-    block = max(1, min(n_rows, _BLOCK_CELLS // max(n_cols, 1)))
-    n_blocks = -(-n_rows // block)
+    block = max(1, min(-(-n_rows // multiple), _BLOCK_CELLS // max(n_cols, 1)))
+    n_blocks = -(-n_rows // (block * multiple)) * multiple
     if n_blocks * block == n_rows:
         return values.reshape(n_blocks, block, n_cols)
     padded = np.full((n_blocks * block, n_cols), -1, values.dtype)
@@ -195,17 +251,19 @@ def _blocks(values: np.ndarray) -> np.ndarray:
     return padded.reshape(n_blocks, block, n_cols)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _binary(rows: jax.Array, cols: jax.Array, blocks: jax.Array, n_rows: int) -> jax.Array:
-    return _binary_scan(rows, cols, blocks, n_rows, gradient=False)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _binary(
+    rows: jax.Array, cols: jax.Array, blocks: jax.Array, n_rows: int, mesh: Mesh | None
+) -> jax.Array:
+    return _binary_parts(rows, cols, blocks, n_rows, mesh, gradient=False)[0]
 
 
-def _binary_forward(rows: Any, cols: Any, blocks: Any, n_rows: int) -> Any:
-    value, grad_rows, grad_cols = _binary_scan(rows, cols, blocks, n_rows, gradient=True)
+def _binary_forward(rows: Any, cols: Any, blocks: Any, n_rows: int, mesh: Mesh | None) -> Any:
+    value, grad_rows, grad_cols = _binary_parts(rows, cols, blocks, n_rows, mesh, gradient=True)
     return value, (grad_rows, grad_cols)
 
 
-def _binary_backward(n_rows: int, residual: Any, cotangent: jax.Array) -> Any:
+def _binary_backward(n_rows: int, mesh: Mesh | None, residual: Any, cotangent: jax.Array) -> Any:
     grad_rows, grad_cols = residual
     return (
         (cotangent * grad_rows).astype(grad_rows.dtype),
@@ -217,13 +275,25 @@ def _binary_backward(n_rows: int, residual: Any, cotangent: jax.Array) -> Any:
 _binary.defvjp(_binary_forward, _binary_backward)
 
 
-def _binary_scan(rows: Any, cols: Any, blocks: Any, n_rows: int, *, gradient: bool) -> Any:
+def _binary_parts(
+    rows: Any, cols: Any, blocks: Any, n_rows: int, mesh: Mesh | None, *, gradient: bool
+) -> Any:
     n_blocks, block, _ = blocks.shape
     padded = jnp.pad(rows, ((0, 0), (0, n_blocks * block - n_rows)))
     by_block = padded.reshape(len(rows), n_blocks, block).transpose(1, 0, 2)
+    scan = summed_over(partial(_binary_scan, gradient=gradient), mesh, (True, True, False))
+    (total, grad_cols), grad_blocks = scan(jnp.asarray(blocks), by_block, cols)
+    if not gradient:
+        return total, None, None
+    grad_rows = grad_blocks.transpose(1, 0, 2).reshape(len(rows), -1)[:, :n_rows]
+    return total, grad_rows, grad_cols
+
+
+def _binary_scan(blocks: Any, by_block: Any, cols: Any, *, gradient: bool) -> Any:
+    """Return value and gradient by columns, summed over blocks of models, and that by block."""
     # Block sums are added in the widest float at hand: a table's total loses 1e-7 of itself
     # in float32, which is more than an optimiser's last steps gain.
-    wide = jnp.promote_types(rows.dtype, jax.dtypes.canonicalize_dtype(jnp.float64))
+    wide = jnp.promote_types(cols.dtype, jax.dtypes.canonicalize_dtype(jnp.float64))
 
     def step(carry: Any, part: Any) -> Any:
         total, grad_cols = carry
@@ -236,11 +306,7 @@ def _binary_scan(rows: Any, cols: Any, blocks: Any, n_rows: int, *, gradient: bo
         return (total, grad_cols + r @ residual), cols @ residual.T
 
     start = (jnp.zeros((), wide), jnp.zeros_like(cols))
-    (total, grad_cols), grad_blocks = jax.lax.scan(step, start, (jnp.asarray(blocks), by_block))
-    if not gradient:
-        return total, None, None
-    grad_rows = grad_blocks.transpose(1, 0, 2).reshape(len(rows), -1)[:, :n_rows]
-    return total, grad_rows, grad_cols
+    return jax.lax.scan(step, start, (blocks, by_block))
 
 
 def _cell_likelihood(

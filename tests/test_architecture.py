@@ -23,6 +23,7 @@ FLOORS = {
     "progress": 0,
     "tables": 0,
     "cells": 0,
+    "devices": 0,
     "layouts": 1,
     "responses": 1,
     "lineage": 1,

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from bayes_lrmf.checks import InputError, positive, whole_number
 from bayes_lrmf.design import Design
+from bayes_lrmf.kernels import ShardedTable
 from bayes_lrmf.posterior import FitRecord, PointState, Posterior
 from bayes_lrmf.program import (
     fixed_hyperparameters,
@@ -216,15 +217,19 @@ def fit_map(
         flat_scale, unravel = ravel_pytree(scales)
         constants = {k: jnp.asarray(v, dtype) for k, v in fixed.items()}
 
-        def negative(flat: jax.Array) -> jax.Array:
+        # A table spread over processes is no constant of a program of one of them.
+        table = design.table if isinstance(design.table, ShardedTable) else None
+
+        def negative(flat: jax.Array, table: Any) -> jax.Array:
             values = {k: v.astype(dtype) for k, v in unravel(flat * flat_scale).items()}
-            return objective(design, spec, {**values, **constants}).astype(jnp.float64)
+            seen = design if table is None else design.holding(table)
+            return objective(seen, spec, {**values, **constants}).astype(jnp.float64)
 
         step = jax.jit(jax.value_and_grad(negative))
         trace: list[float] = []
 
         def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            value, gradient = step(flat)
+            value, gradient = step(flat, table)
             return float(value), np.asarray(gradient, float)
 
         def report(intermediate_result: scipy.optimize.OptimizeResult) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
+from jax.sharding import Mesh
 
 from bayes_lrmf.design import Design
+from bayes_lrmf.devices import sharded, summed_over
 from bayes_lrmf.inference.vb_local import LocalMoments
 from bayes_lrmf.spec import Spec
 
@@ -26,6 +28,7 @@ _SPARSE_BLOCK = 2**16
 _LEAST_SQUARE = 1e-8
 _NOISE_STEPS = 12
 _RUN = 32
+_BY_CHUNK = ("panel", "items", "item_means", "noise", "tables")
 _NODES, _NODE_SHARES = np.polynomial.hermite_e.hermegauss(9)
 _NODE_SHARES = _NODE_SHARES / _NODE_SHARES.sum()
 
@@ -116,7 +119,7 @@ class CellTable:
         self, design: Design, spec: Spec, panel: np.ndarray, size: int, *, compiled: bool = True
     ) -> None:
         r = design.responses
-        self.packing, self.panel = _Packing(size), panel
+        self.packing, self.panel, self.mesh = _Packing(size), panel, design.mesh
         self.shape = r.shape
         n_cells = r.n_models * r.n_items
         most = _DENSE_CELLS if r.is_binary else _DENSE_COUNT_CELLS
@@ -150,8 +153,10 @@ class CellTable:
             slots.append(np.full(n_chunks * width, -1))
             slots[-1][: len(items)] = items
             panel_of_chunk += [p] * n_chunks
-        self.slot = np.concatenate(slots).reshape(-1, width)
-        self.panel_of_chunk = np.array(panel_of_chunk, np.int32)
+        slot, n_devices = np.concatenate(slots).reshape(-1, width), self._n_devices
+        empty = -len(slot) % n_devices
+        self.slot = np.concatenate([slot, np.full((empty, width), -1)])
+        self.panel_of_chunk = np.array(panel_of_chunk + [0] * empty, np.int32)
         at = np.empty(self.shape[1], np.int64)
         flat = self.slot.ravel()
         at[flat[flat >= 0]] = np.flatnonzero(flat >= 0)
@@ -164,8 +169,7 @@ class CellTable:
         for chunk, items in zip(table, self.slot, strict=True):
             known = items >= 0
             chunk[:, known] = values[:, items[known]]
-        with jax.enable_x64(True):
-            self.tables: tuple[jax.Array, ...] = (jnp.asarray(table),)
+        self.tables: tuple[jax.Array, ...] = (self._placed(table),)
 
     def _hold_counts(
         self, rows: np.ndarray, cols: np.ndarray, centred: np.ndarray, trials: np.ndarray
@@ -174,8 +178,15 @@ class CellTable:
         chunk, place = np.divmod(self.at[cols], width)
         both = np.zeros((2, n_chunks, self.shape[0], width), self.dtype)
         both[0, chunk, rows, place], both[1, chunk, rows, place] = centred, trials
+        self.tables = (self._placed(both[0]), self._placed(both[1]))
+
+    @property
+    def _n_devices(self) -> int:
+        return 1 if self.mesh is None else self.mesh.size
+
+    def _placed(self, table: np.ndarray) -> jax.Array:
         with jax.enable_x64(True):
-            self.tables = (jnp.asarray(both[0]), jnp.asarray(both[1]))
+            return jnp.asarray(table) if self.mesh is None else sharded(table, self.mesh)
 
     def _inputs(
         self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
@@ -192,15 +203,22 @@ class CellTable:
             spread = np.zeros(self.slot.shape, t)
             spread.ravel()[known] = noise[flat[known]]
         return {
-            "models": jnp.asarray(pack.pack(models.second), t),
-            "model_means": jnp.asarray(models.mean, t),
-            "items": jnp.asarray(packed.reshape(by_chunk)),
-            "item_means": jnp.asarray(mean.reshape(by_chunk)),
-            "multiplicity": jnp.asarray(pack.multiplicity, t),
-            "panel": jnp.asarray(self.panel_of_chunk),
-            "noise": None if spread is None else jnp.asarray(spread),
+            "models": pack.pack(models.second).astype(t),
+            "model_means": models.mean.astype(t),
+            "items": packed.reshape(by_chunk),
+            "item_means": mean.reshape(by_chunk),
+            "multiplicity": pack.multiplicity.astype(t),
+            "panel": self.panel_of_chunk,
+            "noise": spread,
             "tables": self.tables,
         }
+
+    def _passed(self, over: Any, *moments: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return what a pass over all chunks sums, and what it lists by chunk."""
+        with jax.enable_x64(True):
+            both = _run(self._inputs(*moments), over=over, mesh=self.mesh)
+            summed, listed = ([np.asarray(part, float) for part in parts] for parts in both)
+        return summed, listed
 
     def about_items(
         self,
@@ -219,9 +237,7 @@ class CellTable:
         """
         if not self.dense:
             return self._sparse(models, items, noise, by_item=True)
-        with jax.enable_x64(True):
-            parts = _item_pass(self._inputs(models, items, noise))
-            square, linear, bound, spread = (np.asarray(p, float) for p in parts)
+        _, (square, linear, bound, spread) = self._passed(_item_pass, models, items, noise)
         f = square.shape[-1]
         return Evidence(
             self.packing.unpack(square.reshape(-1, f)[self.at]),
@@ -239,9 +255,7 @@ class CellTable:
         """Return sums by panel and model over the items of the panel; see `about_items`."""
         if not self.dense:
             return self._sparse(models, items, noise, by_item=False)
-        with jax.enable_x64(True):
-            parts = _model_pass(self._inputs(models, items, noise))
-            square, linear = (np.asarray(p, float) for p in parts)
+        (square, linear), _ = self._passed(_model_pass, models, items, noise)
         return Evidence(self.packing.unpack(square), linear, np.nan, None)
 
     def curvature(
@@ -254,9 +268,7 @@ class CellTable:
         """
         if not self.dense:
             return self._sparse_curvature(models, items, noise)
-        with jax.enable_x64(True):
-            found = _curvature_pass(self._inputs(models, items, noise))
-            of_models, of_items, spread = (np.asarray(f, float) for f in found)
+        (of_models,), (of_items, spread) = self._passed(_curvature_pass, models, items, noise)
         return Curvature(
             self.packing.unpack(of_items.reshape(-1, of_items.shape[-1])[self.at]),
             self.packing.unpack(of_models),
@@ -439,10 +451,9 @@ def _chunk(x: Any, part: Any, *, with_mean: bool) -> Any:
 
 
 def _parts(x: dict[str, Any]) -> dict[str, Any]:
-    return {n: x[n] for n in ("panel", "items", "item_means", "noise", "tables")}
+    return {n: x[n] for n in _BY_CHUNK}
 
 
-@jax.jit
 def _item_pass(x: dict[str, Any]) -> Any:
     def step(carry: Any, part: Any) -> Any:
         g, g_mean, cells = _chunk(x, part, with_mean=False)
@@ -456,7 +467,7 @@ def _item_pass(x: dict[str, Any]) -> Any:
             total = noise = bound.sum(0) + (pulled * part["item_means"]).sum(1)
         return carry, (weight.T @ g, pulled, total, noise)
 
-    return jax.lax.scan(step, 0, _parts(x))[1]
+    return (), jax.lax.scan(step, 0, _parts(x))[1]
 
 
 def _bound_of_single_trials(seen: Any, square: Any) -> Any:
@@ -474,7 +485,6 @@ def _bound_of_single_trials(seen: Any, square: Any) -> Any:
     return jnp.log(product).sum(0)[None] - jnp.where(seen, xi / 2, 0.0).sum(0)[None]
 
 
-@jax.jit
 def _model_pass(x: dict[str, Any]) -> Any:
     n_panels, n_models, n_features = x["models"].shape
     dtype = x["models"].dtype
@@ -489,10 +499,9 @@ def _model_pass(x: dict[str, Any]) -> Any:
         square = square.at[at].add(weight @ part["items"])
         return (square, pulled.at[at].add(linear @ part["item_means"])), None
 
-    return jax.lax.scan(step, (square, pulled), _parts(x))[0]
+    return jax.lax.scan(step, (square, pulled), _parts(x))[0], ()
 
 
-@jax.jit
 def _curvature_pass(x: dict[str, Any]) -> Any:
     n_panels, n_models, n_features = x["models"].shape
     of_models = jnp.zeros((n_panels, n_models, n_features), x["models"].dtype)
@@ -503,5 +512,11 @@ def _curvature_pass(x: dict[str, Any]) -> Any:
         squares = (squares + jnp.zeros_like(weight)).sum(0)
         return square.at[part["panel"]].add(weight @ part["items"]), (weight.T @ g, squares)
 
-    of_models, (of_items, squares) = jax.lax.scan(step, of_models, _parts(x))
-    return of_models, of_items, squares
+    of_models, listed = jax.lax.scan(step, of_models, _parts(x))
+    return (of_models,), listed
+
+
+@partial(jax.jit, static_argnames=("over", "mesh"))
+def _run(x: dict[str, Any], *, over: Any, mesh: Mesh | None) -> Any:
+    """Return what a pass sums over chunks, and what it lists by chunk, on every device."""
+    return summed_over(over, mesh, ({name: name in _BY_CHUNK for name in x},))(x)
