@@ -38,7 +38,7 @@ class Factor(NamedTuple):
 class _Sum(NamedTuple):
     """Sums of values that share an index: sorted into runs, then added run by run."""
 
-    index: np.ndarray
+    target: np.ndarray
     order: np.ndarray | None
     start: np.ndarray
     distinct: np.ndarray
@@ -229,7 +229,7 @@ def _columns(
     while each takes a share of the nodes.
     """
     ends = np.concatenate([rows, cols]).astype(np.int64), np.concatenate([cols, rows])
-    nodes, entries = np.arange(n_nodes), np.unique(ends[0] * n_nodes + ends[1])
+    nodes, entries = np.arange(n_nodes), _distinct(ends[0] * n_nodes + ends[1])
     columns = []
     while n := len(nodes):
         row, col = np.divmod(entries, n)
@@ -306,9 +306,15 @@ def _ranges(start: np.ndarray, length: np.ndarray) -> np.ndarray:
     return np.arange(length.sum()) - before + np.repeat(start, length)
 
 
+def _distinct(x: np.ndarray) -> np.ndarray:
+    """Return sorted distinct numbers, none below zero; `numpy.unique` hashes, which is slower."""
+    x = np.sort(x)
+    return x[np.diff(x, prepend=-1) > 0]
+
+
 def _union(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Return the sorted union of sorted distinct numbers with a few others."""
-    new = np.unique(new)
+    new = _distinct(new)
     at = np.searchsorted(old, new)
     if len(old):
         fresh = old[np.minimum(at, len(old) - 1)] != new
@@ -331,7 +337,7 @@ def _own(x: Array, shape: tuple[int, ...]) -> Array:
 def _add(x: Array, to: _Sum, value: Array) -> Array:
     """Add values to where they belong; an array of NumPy's is changed."""
     if not isinstance(x, np.ndarray):
-        return x.at[..., to.index].add(value)
+        return x.at[..., to.target].add(value)
     runs = value if to.order is None else value[..., to.order]
     x[..., to.distinct] += np.add.reduceat(runs, to.start, axis=-1)
     return x
