@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from bayes_lrmf.elimination import Elimination, eliminate
+from bayes_lrmf.elimination import Elimination, eliminate, ranges
 
 __all__ = ["BlockElimination", "BlockFactor", "block_elimination"]
 
@@ -228,7 +228,7 @@ class BlockElimination:
         size = factor.root.shape[-1]
         reached = frontier = np.unique(nodes)
         while len(frontier):
-            later = self.order.neighbour[_ranges(first[frontier], count[frontier])]
+            later = self.order.neighbour[ranges(first[frontier], count[frontier])]
             frontier = np.setdiff1d(later, reached)
             reached = np.concatenate([reached, frontier])
         reached = reached[np.argsort(-when[reached], kind="stable")]
@@ -240,7 +240,7 @@ class BlockElimination:
             here = reached[start:stop]
             joined = here[count[here] > 0]
             if len(joined):
-                entries = _ranges(first[joined], count[joined])
+                entries = ranges(first[joined], count[joined])
                 across = factor.lower[entries].mT
                 runs = count[joined].cumsum() - count[joined]
                 rows = place[self.order.neighbour[entries]]
@@ -260,12 +260,6 @@ class BlockElimination:
 def _sum_runs(x: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Return sums over runs of the first axis, none of them empty."""
     return x if len(start) == len(x) else np.add.reduceat(x, start)
-
-
-def _ranges(start: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Return the integers of half-open ranges, one range after the other."""
-    before = np.repeat(length.cumsum() - length, length)
-    return np.arange(length.sum()) - before + np.repeat(start, length)
 
 
 def _inverse_root(blocks: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Elimination", "Factor", "eliminate"]
+__all__ = ["Elimination", "Factor", "eliminate", "pairs_of_runs", "ranges"]
 
 Array = Any
 """A NumPy or JAX array."""
@@ -199,7 +199,7 @@ def eliminate(n_nodes: int, rows: np.ndarray, cols: np.ndarray) -> Elimination:
     rounds, start = [], 0
     for nodes, degree, joined in columns:
         stop = start + len(joined)
-        p, q = _pairs(degree)
+        p, q = pairs_of_runs(degree)
         target = whole.entry_of(joined[p], joined[q]) if len(p) else none
         rounds.append(
             _Round(
@@ -237,14 +237,14 @@ def _columns(
         # Degree 2 is let through always: it halves a chain in each round at no growth in degree.
         taken = _independent(degree, row, col, degree <= max(2, int(degree.min())))
         of_taken = degree[taken]
-        joined = col[_ranges((degree.cumsum() - degree)[taken], of_taken)]
+        joined = col[ranges((degree.cumsum() - degree)[taken], of_taken)]
         columns.append((nodes[taken], of_taken, nodes[joined]))
         gone = np.zeros(n, bool)
         gone[taken] = True
         position, left = (~gone).cumsum() - 1, n - len(taken)
         keep = ~(gone[row] | gone[col])
         entries = position[row[keep]] * left + position[col[keep]]
-        p, q = _pairs(of_taken)
+        p, q = pairs_of_runs(of_taken)
         a, b = position[joined[p]], position[joined[q]]
         entries = _union(entries, np.concatenate([a * left + b, b * left + a]))
         nodes = nodes[~gone]
@@ -293,14 +293,14 @@ def _independent(
     return found[np.argsort(rank[found])]
 
 
-def _pairs(length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pairs_of_runs(length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs of places within each of some runs that stand one after the other."""
     place = np.arange(length.sum())
     after = np.repeat(length.cumsum(), length) - place - 1
-    return np.repeat(place, after), _ranges(place + 1, after)
+    return np.repeat(place, after), ranges(place + 1, after)
 
 
-def _ranges(start: np.ndarray, length: np.ndarray) -> np.ndarray:
+def ranges(start: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Return the integers of half-open ranges, one range after the other."""
     before = np.repeat(length.cumsum() - length, length)
     return np.arange(length.sum()) - before + np.repeat(start, length)

@@ -238,16 +238,32 @@ class Lineage:
         graph.add_edges_from(zip(self.parent.tolist(), self.child.tolist(), strict=True))
         return graph
 
+    @cached_property
+    def _walk(self) -> tuple[list[int], list[int]]:
+        """Return nodes with parents before children, as far as no cycle is met, and depths."""
+        edges = pd.DataFrame({"parent": self.parent, "child": self.child}).drop_duplicates()
+        n, parent = len(self.nodes), edges["parent"].to_numpy()
+        children = edges["child"].to_numpy()[np.argsort(parent, kind="stable")].tolist()
+        first = np.searchsorted(np.sort(parent), np.arange(n + 1)).tolist()
+        awaited = np.bincount(edges["child"], minlength=n)
+        order, depth = np.flatnonzero(awaited == 0).tolist(), [0] * n
+        waiting = awaited.tolist()
+        for i in order:
+            below = depth[i] + 1
+            for c in children[first[i] : first[i + 1]]:
+                depth[c] = max(depth[c], below)
+                waiting[c] -= 1
+                if not waiting[c]:
+                    order.append(c)
+        return order, depth
+
     def topological_order(self) -> np.ndarray:
         """Return node indices, parents before children."""
-        return np.fromiter(nx.topological_sort(self._digraph()), dtype=np.int64)
+        return np.array(self._walk[0], dtype=np.int64)
 
     def depth(self) -> np.ndarray:
         """Return the longest number of steps from a root to each node."""
-        depth = np.zeros(len(self.nodes), np.int64)
-        for i in self.topological_order().tolist():
-            depth[i] = max((depth[p] + 1 for p in self._parents[i]), default=0)
-        return depth
+        return np.array(self._walk[1], dtype=np.int64)
 
     def layout(self) -> pd.DataFrame:
         """Return a row and a depth for each node, to draw the lineage as an indented tree.
@@ -511,10 +527,9 @@ def _note_case(nodes: np.ndarray, notes: list[str]) -> None:
 
 
 def _refuse_cycles(lineage: Lineage, where: str | None) -> None:
-    graph = lineage._digraph()
-    if nx.is_directed_acyclic_graph(graph):
+    if len(lineage._walk[0]) == len(lineage.nodes):
         return
-    cycle = [lineage.nodes[p] for p, _ in nx.find_cycle(graph)]
+    cycle = [lineage.nodes[p] for p, _ in nx.find_cycle(lineage._digraph())]
     raise InputError(
         "the lineage has a cycle: " + " -> ".join([*cycle, cycle[0]]),
         where=where,
