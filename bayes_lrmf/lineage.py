@@ -91,29 +91,39 @@ class Lineage:
         Evaluated models come first, in the given order, kin or not. Unevaluated ancestors with at
         most one neighbour among the rest tell nothing and are left out, again and again.
         """
+        n = len(self.nodes)
         known = [self.index[m] for m in evaluated if m in self.index]
-        inside = np.zeros(len(self.nodes), bool)
-        stack, fixed = list(known), set(known)
-        inside[known] = True
+        above = np.zeros(n, bool)
+        stack = list(known)
+        above[known] = True
+        inside = above.tolist()
         while stack:
             for p in self._parents[stack.pop()]:
                 if not inside[p]:
                     inside[p] = True
                     stack.append(p)
-        keep = inside[self.child] & inside[self.parent]
-        neighbours: dict[int, set[int]] = {int(i): set() for i in np.flatnonzero(inside)}
-        for c, p in zip(self.child[keep].tolist(), self.parent[keep].tolist(), strict=True):
-            neighbours[c].add(p)
-            neighbours[p].add(c)
-        loose = [i for i, near in neighbours.items() if len(near) <= 1 and i not in fixed]
+        above = np.array(inside)
+        keep = above[self.child] & above[self.parent]
+        low = np.minimum(self.child, self.parent)[keep].astype(np.int64)
+        high = np.maximum(self.child, self.parent)[keep]
+        low, high = np.divmod(pd.unique(low * n + high), n)
+        degree = np.bincount(np.concatenate([low, high]), minlength=n)
+        # A node of one neighbour is joined to the sum over its neighbours.
+        total = (np.bincount(low, high, minlength=n) + np.bincount(high, low, minlength=n)).tolist()
+        fixed = np.zeros(n, bool)
+        fixed[known] = True
+        loose = np.flatnonzero(above & ~fixed & (degree <= 1)).tolist()
+        left, is_fixed = degree.tolist(), fixed.tolist()
         while loose:
             i = loose.pop()
             inside[i] = False
-            for j in neighbours.pop(i, set()):
-                neighbours[j].discard(i)
-                if len(neighbours[j]) <= 1 and j not in fixed:
+            if left[i]:
+                j = int(total[i])
+                left[j] -= 1
+                total[j] -= i
+                if left[j] == 1 and not is_fixed[j]:
                     loose.append(j)
-        latent = [i for i in np.flatnonzero(inside).tolist() if i not in fixed]
+        latent = np.flatnonzero(np.array(inside, bool) & ~fixed)
         names = np.array([*evaluated, *self.nodes[latent]], dtype=object)
         position = np.full(len(self.nodes), -1)
         for at, name in enumerate(names):
@@ -131,11 +141,15 @@ class Lineage:
         for at, name in enumerate(core):
             if name in self.index:
                 position[self.index[name]] = at
-        names = list(core)
-        for i in self.topological_order().tolist():
-            if position[i] < 0 and any(position[p] >= 0 for p in self._parents[i]):
-                position[i] = len(names)
-                names.append(self.nodes[i])
+        names, parents, reached = list(core), self._parents, position.tolist()
+        for i in self._walk[0]:
+            if reached[i] < 0:
+                for p in parents[i]:
+                    if reached[p] >= 0:
+                        reached[i] = len(names)
+                        names.append(self.nodes[i])
+                        break
+        position = np.array(reached, dtype=np.int64)
         keep = (position[self.child] >= len(core)) & (position[self.parent] >= 0)
         return self._edges(keep, np.array(names, dtype=object), position)
 
