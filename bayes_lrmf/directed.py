@@ -136,6 +136,14 @@ class DirectedGraph:
         inherited = self._shares @ values.reshape(self.n_nodes, -1)
         return values - inherited.reshape(values.shape).astype(values.dtype)
 
+    def pulls_of(self, steps: np.ndarray) -> np.ndarray:
+        """Return ``(I - W)'`` times an array of shape (n_nodes, ...).
+
+        Of steps drawn with covariance P it is a draw with the covariance ``(I - W)' P (I - W)``.
+        """
+        pulled = self._shares.T @ steps.reshape(self.n_nodes, -1)
+        return steps - pulled.reshape(steps.shape).astype(steps.dtype)
+
     def values_of(self, steps: np.ndarray) -> np.ndarray:
         """Return the values that steps of shape (n_nodes, ...) lead to: `steps_of` undone."""
         out = steps.reshape(self.n_nodes, -1).copy()

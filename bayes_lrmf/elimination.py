@@ -7,7 +7,7 @@ pattern is found once on the host; the numbers run in NumPy or JAX, differentiab
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -78,12 +78,16 @@ class Elimination:
         which is eliminated in a later round.
     rounds : tuple
         Nodes of each round, and the pairs of entries whose product updates a third entry.
+    kept : int array, shape (n_kept,)
+        Nodes that are left, if elimination ended early. Entries between them come last, each in
+        the column of the lower number.
     """
 
     n_nodes: int
     owner: np.ndarray
     neighbour: np.ndarray
     rounds: tuple[_Round, ...]
+    kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
 
     @property
     def n_entries(self) -> int:
@@ -120,6 +124,17 @@ class Elimination:
         off_diagonal : array, shape (..., n_entries)
             Zero where the pattern holds fill only.
         """
+        d, a = self.reduce(diagonal, off_diagonal)
+        return Factor(d, a / d[..., self.owner])
+
+    def reduce(self, diagonal: Array, off_diagonal: Array) -> tuple[Array, Array]:
+        """Return D and ``L D``, on nodes that are kept the Schur complement, of the same matrix.
+
+        Returns
+        -------
+        diagonal : array, shape (..., n_nodes)
+        off_diagonal : array, shape (..., n_entries)
+        """
         shape = np.broadcast_shapes(np.shape(diagonal)[:-1], np.shape(off_diagonal)[:-1])
         d, a = _own(diagonal, shape), _own(off_diagonal, shape)
         for r in self.rounds:
@@ -131,18 +146,36 @@ class Elimination:
             if len(r.target):
                 at = r.first - r.start, r.second - r.start
                 a = _add(a, r.to_target, -scaled[..., at[0]] * column[..., at[1]])
-        return Factor(d, a / d[..., self.owner])
+        return d, a
 
-    def solve_upper(self, factor: Factor, right: Array) -> Array:
-        """Return x with ``D^(1/2) L' x = right``: white noise in, a draw with precision Q out."""
-        x = right / factor.diagonal**0.5
+    def solve(self, factor: Factor, right: Array) -> Array:
+        """Return ``Q^-1 right``, shape (..., n_nodes)."""
+        return self.backward(factor.lower, self.forward(factor.lower, right) / factor.diagonal)
+
+    def forward(self, lower: Array, right: Array) -> Array:
+        """Return ``L^-1 right``, shape (..., n_nodes)."""
+        x = _own(right, np.broadcast_shapes(right.shape[:-1], lower.shape[:-1]))
+        for r in self.rounds:
+            if r.start == r.stop:
+                continue
+            here = slice(r.start, r.stop)
+            x = _add(x, r.to_neighbour, -lower[..., here] * x[..., self.owner[here]])
+        return x
+
+    def backward(self, lower: Array, right: Array) -> Array:
+        """Return ``L'^-1 right``, shape (..., n_nodes)."""
+        x = _own(right, np.broadcast_shapes(right.shape[:-1], lower.shape[:-1]))
         for r in reversed(self.rounds):
             if r.start == r.stop:
                 continue
-            later = x[..., self.neighbour[r.start : r.stop]]
-            step = -factor.lower[..., r.start : r.stop] * later
-            x = _add_runs(x, self.owner[r.start : r.stop], step)
+            here = slice(r.start, r.stop)
+            step = -lower[..., here] * x[..., self.neighbour[here]]
+            x = _add_runs(x, self.owner[here], step)
         return x
+
+    def solve_upper(self, factor: Factor, right: Array) -> Array:
+        """Return x with ``D^(1/2) L' x = right``: white noise in, a draw with precision Q out."""
+        return self.backward(factor.lower, right / factor.diagonal**0.5)
 
     def multiply_upper(self, factor: Factor, x: Array) -> Array:
         """Return ``D^(1/2) L' x``, the inverse of `solve_upper`."""
@@ -175,7 +208,9 @@ class Elimination:
         return variance, covariance
 
 
-def eliminate(n_nodes: int, rows: np.ndarray, cols: np.ndarray) -> Elimination:
+def eliminate(
+    n_nodes: int, rows: np.ndarray, cols: np.ndarray, *, max_degree: int | None = None
+) -> Elimination:
     """Order the nodes of an undirected graph for elimination in independent rounds.
 
     A round takes, by degree and then by number, the nodes of the least degree (of degree 2 and
@@ -186,16 +221,21 @@ def eliminate(n_nodes: int, rows: np.ndarray, cols: np.ndarray) -> Elimination:
     n_nodes : int
     rows, cols : int arrays, shape (n_edges,)
         Ends of the edges; self-loops are not allowed, repeated edges count once.
+    max_degree : int, optional
+        End when every node left is joined to more others than this, and keep them. By default
+        all nodes are eliminated.
 
     References
     ----------
     Liu (1985), Modification of the minimum-degree algorithm by multiple elimination.
     """
-    columns = _columns(n_nodes, rows, cols)
+    columns, kept, (low, high) = _columns(n_nodes, rows, cols, max_degree)
     none = np.empty(0, np.int32)
-    owner = np.concatenate([none, *(np.repeat(nodes, degree) for nodes, degree, _ in columns)])
-    neighbour = np.concatenate([none, *(joined for _, _, joined in columns)])
-    whole = Elimination(n_nodes, owner.astype(np.int32), neighbour.astype(np.int32), ())
+    owner = np.concatenate([none, *(np.repeat(nodes, degree) for nodes, degree, _ in columns), low])
+    neighbour = np.concatenate([none, *(joined for _, _, joined in columns), high])
+    whole = Elimination(
+        n_nodes, owner.astype(np.int32), neighbour.astype(np.int32), (), kept.astype(np.int32)
+    )
     rounds, start = [], 0
     for nodes, degree, joined in columns:
         stop = start + len(joined)
@@ -219,10 +259,15 @@ def eliminate(n_nodes: int, rows: np.ndarray, cols: np.ndarray) -> Elimination:
     return replace(whole, rounds=tuple(rounds))
 
 
+_Column = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 def _columns(
-    n_nodes: int, rows: np.ndarray, cols: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    n_nodes: int, rows: np.ndarray, cols: np.ndarray, max_degree: int | None
+) -> tuple[list[_Column], np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Return for each round its nodes, their degrees, and what they are joined to, in turn.
+
+    Then the nodes that are left, and the pairs of them that are joined.
 
     What is left of the graph is kept as the sorted numbers ``row * n + col`` of its entries, rows
     and columns counted among the nodes left, so that the rounds together cost what the first does
@@ -230,10 +275,13 @@ def _columns(
     """
     ends = np.concatenate([rows, cols]).astype(np.int64), np.concatenate([cols, rows])
     nodes, entries = np.arange(n_nodes), _distinct(ends[0] * n_nodes + ends[1])
-    columns = []
+    columns: list[_Column] = []
     while n := len(nodes):
         row, col = np.divmod(entries, n)
         degree = np.bincount(row, minlength=n)
+        if max_degree is not None and degree.min() > max_degree:
+            once = row < col
+            return columns, nodes, (nodes[row[once]], nodes[col[once]])
         # Degree 2 is let through always: it halves a chain in each round at no growth in degree.
         taken = _independent(degree, row, col, degree <= max(2, int(degree.min())))
         of_taken = degree[taken]
@@ -248,7 +296,7 @@ def _columns(
         a, b = position[joined[p]], position[joined[q]]
         entries = _union(entries, np.concatenate([a * left + b, b * left + a]))
         nodes = nodes[~gone]
-    return columns
+    return columns, nodes, (nodes, nodes)
 
 
 _N_SWEEPS = 12

@@ -102,7 +102,7 @@ class Lineage:
                 if not inside[p]:
                     inside[p] = True
                     stack.append(p)
-        above = np.array(inside)
+        above = np.array(inside, dtype=bool)
         keep = above[self.child] & above[self.parent]
         low = np.minimum(self.child, self.parent)[keep].astype(np.int64)
         high = np.maximum(self.child, self.parent)[keep]

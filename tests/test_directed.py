@@ -85,6 +85,10 @@ def test_precision_and_step_covariance_are_those_of_the_dense_matrix(rng):
     np.testing.assert_allclose(covariance, expected, rtol=1e-9, atol=1e-12)
     values = rng.normal(size=(n, size))
     np.testing.assert_allclose(graph.steps_of(values).ravel(), own @ values.ravel())
+    np.testing.assert_allclose(graph.pulls_of(values).ravel(), own.T @ values.ravel())
+    walked = np.linalg.solve(own, values.ravel()).reshape(values.shape)
+    np.testing.assert_allclose(graph.values_of(values), walked)
+    np.testing.assert_allclose(graph.values_of(values[:, 0]), walked[:, 0])
 
 
 def test_centre_and_precision_of_steps(rng):
