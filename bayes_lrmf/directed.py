@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from bayes_lrmf.block_elimination import BlockElimination, block_elimination
+from bayes_lrmf.block_elimination import BlockElimination, blocks_of, inverse_roots
 from bayes_lrmf.covariates import Covariates
-from bayes_lrmf.elimination import pairs_of_runs
+from bayes_lrmf.elimination import Elimination, eliminate, pairs_of_runs
 from bayes_lrmf.lineage import RELATIONS, Lineage
 from bayes_lrmf.scale_mixture import SCALE_GRID
 
@@ -63,9 +63,13 @@ class DirectedGraph:
     ----------
     lineage : Lineage
         Without cycles; the weights of a child's parents sum to one.
+    max_degree : int, optional
+        As `eliminate` takes it: for lineages whose merges fill the graph in, see
+        `bayes_lrmf.reduced`.
     """
 
-    def __init__(self, lineage: Lineage) -> None:
+    def __init__(self, lineage: Lineage, *, max_degree: int | None = None) -> None:
+        self.max_degree = max_degree
         self.n_nodes = len(lineage.nodes)
         self.child = lineage.child.astype(np.int64)
         self.parent = lineage.parent.astype(np.int64)
@@ -78,11 +82,16 @@ class DirectedGraph:
         self.first, self.second = of_child[first], of_child[second]
 
     @cached_property
-    def blocks(self) -> BlockElimination:
-        """The elimination of the moral graph, in which the parents of a merge are joined."""
+    def order(self) -> Elimination:
+        """The elimination order of the moral graph, in which the parents of a merge are joined."""
         rows = np.concatenate([self.child, self.parent[self.first]])
         cols = np.concatenate([self.parent, self.parent[self.second]])
-        return block_elimination(self.n_nodes, rows, cols)
+        return eliminate(self.n_nodes, rows, cols, max_degree=self.max_degree)
+
+    @cached_property
+    def blocks(self) -> BlockElimination:
+        """The elimination of the moral graph by blocks."""
+        return blocks_of(self.order)
 
     @cached_property
     def levels(self) -> list[np.ndarray]:
@@ -101,11 +110,11 @@ class DirectedGraph:
     @cached_property
     def _of_entries(self) -> sp.csr_array:
         """What multiplies the step precisions of children to blocks below the diagonal."""
-        edge, _ = self.blocks.located(self.child, self.parent)
-        pair, _ = self.blocks.located(self.parent[self.first], self.parent[self.second])
+        edge = self.order.entry_of(self.child, self.parent)
+        pair = self.order.entry_of(self.parent[self.first], self.parent[self.second])
         share = np.concatenate([-self.weight, self.weight[self.first] * self.weight[self.second]])
         at = np.concatenate([edge, pair]), np.concatenate([self.child, self.child[self.first]])
-        return sp.csr_array((share, at), shape=(self.blocks.n_entries, self.n_nodes))
+        return sp.csr_array((share, at), shape=(self.order.n_entries, self.n_nodes))
 
     def precision(
         self, step_precision: np.ndarray, centre: np.ndarray
@@ -130,6 +139,30 @@ class DirectedGraph:
         off = (self._of_entries @ flat).reshape(-1, *p.shape[1:])
         pull = (p @ centre[..., None])[..., 0]
         return diagonal, off, pull - shares.T @ pull
+
+    def log_determinant_and_gradient(self, step_precision: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the log-determinant of the joint precision, and its gradient.
+
+        ``I - W`` is triangular with a diagonal of ones, so that the log-determinant is the sum of
+        those of the steps and its gradient their covariances, whatever the lineage.
+
+        Parameters
+        ----------
+        step_precision : array, shape (n_nodes, size, size)
+
+        Returns
+        -------
+        log_determinant : float
+        gradient : array, shape (n_nodes, size, size)
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If a step precision is not positive definite.
+        """
+        root = inverse_roots(step_precision)
+        value = -2 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum()
+        return float(value), root @ root.mT
 
     def steps_of(self, values: np.ndarray) -> np.ndarray:
         """Return ``t_j - sum_p w_jp t_p`` for values of shape (n_nodes, ...)."""

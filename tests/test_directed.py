@@ -12,7 +12,9 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.covariates import covariates
 from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales, step_index
 from bayes_lrmf.lineage import Lineage, lineage_from_frame
+from bayes_lrmf.reduced import reduced_gaussian
 from bayes_lrmf.scale_mixture import student_shares
+from bayes_lrmf.simulate import grown_lineage
 
 EDGES = """
 a base finetune
@@ -77,6 +79,12 @@ def test_precision_and_step_covariance_are_those_of_the_dense_matrix(rng):
     np.testing.assert_allclose(diagonal, whole[at, :, at], atol=1e-12)
     np.testing.assert_allclose(off, whole[order.neighbour, :, order.owner], atol=1e-12)
     np.testing.assert_allclose(linear.ravel(), pull, atol=1e-12)
+    value, gradient = graph.log_determinant_and_gradient(p)
+    assert value == pytest.approx(np.linalg.slogdet(dense)[1])
+    moved = p.copy()
+    moved[2, 0, 1] = moved[2, 1, 0] = p[2, 0, 1] + 1e-6
+    slope = (graph.log_determinant_and_gradient(moved)[0] - value) / 1e-6
+    assert slope == pytest.approx(2 * gradient[2, 0, 1], rel=1e-4, abs=1e-5)
     evidence = 2.0 * np.eye(size)
     factor = graph.blocks.factor(diagonal + evidence, off)
     covariance = graph.step_covariance(*graph.blocks.selected_inverse(factor))
@@ -162,3 +170,18 @@ def test_a_model_twice_in_the_table_is_refused():
     frame = pd.DataFrame({"size": [1.0, 2.0]}, index=["m", "m"])
     with pytest.raises(InputError, match="'m' stands twice"):
         covariates(frame, ["m"], features=["size"])
+
+
+def test_a_directed_prior_that_fills_in_is_solved_in_part(rng):
+    lineage = grown_lineage(200, rng=rng, partner="any", merge_share=0.5)
+    graph = DirectedGraph(lineage, max_degree=3)
+    assert 10 < len(graph.order.kept) < 100
+    p = rng.uniform(0.5, 2, (200, 1, 1))
+    diagonal, off, _ = graph.precision(p, np.zeros((200, 1)))
+    gaussian = reduced_gaussian(graph.order, diagonal[:, 0, 0] + 0.5, off[:, 0, 0])
+    _, dense, _ = dense_twin(graph, p, np.zeros((200, 1)))
+    right = rng.normal(size=200)
+    expected = np.linalg.solve(dense + 0.5 * np.eye(200), right)
+    np.testing.assert_allclose(gaussian.solve(right), expected, rtol=1e-7, atol=1e-8)
+    with pytest.raises(ValueError, match="nodes are kept: eliminate without max_degree"):
+        _ = graph.blocks
