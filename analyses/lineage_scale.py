@@ -35,6 +35,8 @@ LINEAGES = {
     "any": ("any", 12),
 }
 LARGEST_EXACT_ANY = 10_000
+PARTS = ("reading", "laplacian", "directed_1", f"directed_{SIZE}")
+STEP_VARIANCES = np.array([1.0, 0.2, 0.3, 0.1, 0.05, 0.5])
 
 
 class Clock:
@@ -57,39 +59,52 @@ class Clock:
 
 
 def main() -> None:
-    """Time, print and write."""
+    """Time what has not been timed yet, print and write."""
     parser = argparse.ArgumentParser(prog="python -m analyses.lineage_scale", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="up to 10,000 models")
     parser.add_argument("--only", help=f"one of: {'; '.join(LINEAGES)}; real")
+    parser.add_argument("--models", type=int, help="one size")
+    parser.add_argument("--part", choices=PARTS, help="one part")
     given = parser.parse_args()
     if given.only is not None and given.only not in (*LINEAGES, "real"):
         parser.error(f"unknown lineage {given.only!r}; choose among {'; '.join(LINEAGES)}; real")
     sizes = [10**3, 10**4] if given.quick else [10**3, 10**4, 10**5, 10**6]
-    rows: list[dict[str, Any]] = []
-    for name in LINEAGES if given.only is None else [given.only]:
-        for n in sizes if name in LINEAGES else []:
-            partner, n_each = LINEAGES[name]
-            rng = np.random.default_rng(0)
-            lineage = grown_lineage(n, rng=rng, partner=partner, n_roots=max(1, n // n_each))
-            rows.append({"lineage": name, **measured(lineage, partner == "any", n)})
+    runs = [(name, n) for name in LINEAGES for n in ([given.models] if given.models else sizes)]
+    if os.environ.get("BAYES_LRMF_DATA"):
+        runs.append(("real", 0))
+    rows = []
+    for name, n in runs:
+        if given.only in (None, name):
+            parts = PARTS if given.part is None else [given.part]
+            rows.append({"lineage": name, "facts": {}, "seconds": {}, "of processors": {}})
+            for part in parts:
+                for key, values in timed(name, n, part).items():
+                    rows[-1][key] |= values
             report(rows[-1])
-    folder = os.environ.get("BAYES_LRMF_DATA")
-    if folder and given.only in (None, "real"):
-        lineage = read_lineage(Path(folder) / "lineage" / "edges.csv")
-        rows.append({"lineage": "real", **measured(lineage, False, len(lineage.nodes))})
-        report(rows[-1])
     slopes = growth(rows)
-    print(
-        "\nlog-log slopes of processor seconds over models, by least squares over all sizes / the last two:"
-    )
+    print("\nlog-log slopes of processor seconds over models, over all sizes / the last two:")
     print(slopes.to_string(float_format="{:.2f}".format))
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    name = (
-        "lineage_scale" if given.only is None else f"lineage_scale_{given.only}".replace(" ", "_")
-    )
-    with written_whole(FOLDER / f"{name}.json") as path:
+    with written_whole(FOLDER / "lineage_scale.json") as path:
         path.write_text(json.dumps({"runs": rows, "slopes": slopes.reset_index().to_dict()}))
+
+
+def timed(name: str, n: int, part: str) -> dict[str, Any]:
+    """Return what was measured of a part, kept from an earlier run or measured now."""
+    kept = FOLDER / "parts" / f"lineage_scale {name} {n} {part}.json".replace(" ", "_")
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    if name == "real":
+        lineage = read_lineage(Path(os.environ["BAYES_LRMF_DATA"]) / "lineage" / "edges.csv")
+    else:
+        partner, n_each = LINEAGES[name]
+        rng = np.random.default_rng(0)
+        lineage = grown_lineage(n, rng=rng, partner=partner, n_roots=max(1, n // n_each))
+    found = measured(lineage, name == "any", part)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(kept) as path:
+        path.write_text(json.dumps(found))
+    return found
 
 
 def report(row: dict[str, Any]) -> None:
@@ -100,9 +115,10 @@ def report(row: dict[str, Any]) -> None:
         print(f"  {name:48} {seconds:12.4f} {row['of processors'][name]:14.4f}", flush=True)
 
 
-def measured(lineage: Lineage, fills: bool, n: int) -> dict[str, Any]:
+def measured(lineage: Lineage, fills: bool, part: str) -> dict[str, Any]:
     """Return seconds by task, and facts about the lineage and the errors of estimates."""
-    clock = Clock(3 if n <= 10**5 else 2)
+    n = len(lineage.nodes)
+    clock = Clock(3 if n <= 10**5 else 1)
     n_parents = np.bincount(lineage.child, minlength=n)
     facts: dict[str, float] = {
         "models": n,
@@ -110,9 +126,13 @@ def measured(lineage: Lineage, fills: bool, n: int) -> dict[str, Any]:
         "merges of children": float((n_parents > 1).sum() / (n_parents > 0).sum()),
         "children of one model": int(np.bincount(lineage.parent).max()),
     }
-    reading(lineage, clock)
-    laplacian(lineage, fills, clock, facts)
-    directed(lineage, fills, clock, facts)
+    if part == "reading":
+        reading(lineage, clock)
+    elif part == "laplacian":
+        laplacian(lineage, fills, clock, facts)
+    else:
+        directed(lineage, int(part.removeprefix("directed_")), fills, clock, facts)
+    facts["peak memory, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return {"facts": facts, "seconds": clock.seconds, "of processors": clock.of_processors}
 
 
@@ -210,48 +230,44 @@ def laplacian(lineage: Lineage, fills: bool, clock: Clock, facts: dict[str, floa
             facts["relative error of variances, largest"] = float(np.abs(error).max())
 
 
-def directed(lineage: Lineage, fills: bool, clock: Clock, facts: dict[str, float]) -> None:
-    """Time the directed prior: a scalar for each node, then a block."""
+def directed(
+    lineage: Lineage, size: int, fills: bool, clock: Clock, facts: dict[str, float]
+) -> None:
+    """Time the directed prior, of a block of one size for each node."""
     n = len(lineage.nodes)
     seen, linear = evidence(n)
     rng = np.random.default_rng(3)
     graph = clock("directed: steps and pairs of parents", lambda: DirectedGraph(lineage))
-    variances = np.array([1.0, 0.2, 0.3, 0.1, 0.05, 0.5])
-    for size in (1, SIZE):
-        eye = np.eye(size) + 0.3 * (1 - np.eye(size))
-        p = np.linalg.inv(variances[graph.step, None, None] * eye)
-        root = np.linalg.cholesky(variances[:, None, None] * eye)[graph.step]
-        clock(
-            f"directed {size}: log determinant, gradient",
-            lambda p=p: graph.log_determinant_and_gradient(p),
-        )
-        clock(
-            f"directed {size}: exact sample",
-            lambda root=root, size=size: graph.values_of(
-                (root @ rng.standard_normal((n, size, 1)))[..., 0]
-            ),
-        )
-        if fills:
-            continue
-        if size == 1:
-            clock("directed: order and pattern", lambda: DirectedGraph(lineage).blocks)
-            facts["entries a node, moral graph"] = graph.order.n_entries / n
-        centre = np.zeros((n, size))
-        diagonal, off, _ = clock(
-            f"directed {size}: precision", lambda p=p, c=centre: graph.precision(p, c)
-        )
-        diagonal = diagonal + seen[:, None, None] * np.eye(size)
-        right = np.repeat(linear[:, None], size, axis=1)
-        clock(
-            f"directed {size}: conditional means",
-            lambda d=diagonal, o=off, r=right: graph.blocks.solve(graph.blocks.factor(d, o), r),
-        )
-        clock(
-            f"directed {size}: marginal variances",
-            lambda d=diagonal, o=off: graph.blocks.selected_inverse(graph.blocks.factor(d, o)),
-        )
+    eye = np.eye(size) + 0.3 * (1 - np.eye(size))
+    p = np.linalg.inv(STEP_VARIANCES[:, None, None] * eye)[graph.step]
+    root = np.linalg.cholesky(STEP_VARIANCES[:, None, None] * eye)[graph.step]
+    clock(
+        f"directed {size}: log determinant, gradient",
+        lambda: graph.log_determinant_and_gradient(p),
+    )
+    clock(
+        f"directed {size}: exact sample",
+        lambda: graph.values_of((root @ rng.standard_normal((n, size, 1)))[..., 0]),
+    )
     if fills:
-        directed_in_part(lineage, clock, facts)
+        if size == 1:
+            directed_in_part(lineage, clock, facts)
+        return
+    clock("directed: order and pattern", lambda: DirectedGraph(lineage).blocks)
+    centre = np.zeros((n, size))
+    _ = graph.blocks
+    diagonal, off, _ = clock(f"directed {size}: precision", lambda: graph.precision(p, centre))
+    facts["entries a node, moral graph"] = graph.order.n_entries / n
+    diagonal += seen[:, None, None] * np.eye(size)
+    right = np.repeat(linear[:, None], size, axis=1)
+    factor = clock(
+        f"directed {size}: factor of the posterior", lambda: graph.blocks.factor(diagonal, off)
+    )
+    clock(f"directed {size}: means, given the factor", lambda: graph.blocks.solve(factor, right))
+    clock(
+        f"directed {size}: variances, given the factor",
+        lambda: graph.blocks.selected_inverse(factor),
+    )
 
 
 def directed_in_part(lineage: Lineage, clock: Clock, facts: dict[str, float]) -> None:
@@ -265,7 +281,7 @@ def directed_in_part(lineage: Lineage, clock: Clock, facts: dict[str, float]) ->
         lambda: DirectedGraph(lineage, max_degree=MAX_DEGREE).order,
     )
     facts["nodes kept, moral graph"] = len(order.kept)
-    p = 1 / np.array([1.0, 0.2, 0.3, 0.1, 0.05, 0.5])[graph.step]
+    p = 1 / STEP_VARIANCES[graph.step]
     diagonal, off, _ = graph.precision(p[:, None, None], np.zeros((n, 1)))
     diagonal, off = diagonal[:, 0, 0] + seen, off[:, 0, 0]
     given = clock(
