@@ -185,3 +185,29 @@ def test_a_directed_prior_that_fills_in_is_solved_in_part(rng):
     np.testing.assert_allclose(gaussian.solve(right), expected, rtol=1e-7, atol=1e-8)
     with pytest.raises(ValueError, match="nodes are kept: eliminate without max_degree"):
         _ = graph.blocks
+
+
+def test_levels_come_in_the_order_of_generations():
+    chain = lineage_from_frame(
+        pd.DataFrame(
+            [(f"m{i + 1}", f"m{i}", "finetune") for i in reversed(range(2000))]
+            + [("m7", "m2000b", "merge"), ("m2000", "m1", "merge")],
+            columns=["child", "parent", "relation"],
+        )
+    )
+    graph = DirectedGraph(chain)
+    assert sorted(np.concatenate(graph.levels)) == list(range(len(chain.child)))
+    done = np.zeros(graph.n_nodes, bool)
+    done[np.setdiff1d(np.arange(graph.n_nodes), graph.child)] = True
+    for edges in graph.levels:
+        assert done[graph.parent[edges]].all()
+        assert not done[graph.child[edges]].any()
+        done[graph.child[edges]] = True
+    assert done.all()
+    assert len(graph.levels) == 2000
+    first = chain.index["m0"]
+    values = graph.values_of((np.arange(graph.n_nodes) == first).astype(float))
+    # Half of what comes down reaches m7, whose other parent is a base.
+    assert values[chain.index["m6"]] == 1
+    assert values[chain.index["m1999"]] == 0.5
+    assert values[chain.index["m2000"]] == 0.75
