@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from bayes_lrmf.elimination import Elimination, eliminate
+from bayes_lrmf.elimination import Elimination, eliminate, ranges
 
-__all__ = ["BlockElimination", "BlockFactor", "block_elimination"]
+__all__ = ["BlockElimination", "BlockFactor", "block_elimination", "blocks_of", "inverse_roots"]
 
 
 class BlockFactor(NamedTuple):
@@ -114,7 +114,7 @@ class BlockElimination:
         d, a = diagonal.copy(), off_diagonal.copy()
         root, lower = np.empty_like(d), np.empty_like(a)
         for s in self.steps:
-            root[s.nodes] = _inverse_root(d[s.nodes])
+            root[s.nodes] = inverse_roots(d[s.nodes])
             if s.start == s.stop:
                 continue
             here = slice(s.start, s.stop)
@@ -228,7 +228,7 @@ class BlockElimination:
         size = factor.root.shape[-1]
         reached = frontier = np.unique(nodes)
         while len(frontier):
-            later = self.order.neighbour[_ranges(first[frontier], count[frontier])]
+            later = self.order.neighbour[ranges(first[frontier], count[frontier])]
             frontier = np.setdiff1d(later, reached)
             reached = np.concatenate([reached, frontier])
         reached = reached[np.argsort(-when[reached], kind="stable")]
@@ -240,7 +240,7 @@ class BlockElimination:
             here = reached[start:stop]
             joined = here[count[here] > 0]
             if len(joined):
-                entries = _ranges(first[joined], count[joined])
+                entries = ranges(first[joined], count[joined])
                 across = factor.lower[entries].mT
                 runs = count[joined].cumsum() - count[joined]
                 rows = place[self.order.neighbour[entries]]
@@ -262,13 +262,7 @@ def _sum_runs(x: np.ndarray, start: np.ndarray) -> np.ndarray:
     return x if len(start) == len(x) else np.add.reduceat(x, start)
 
 
-def _ranges(start: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Return the integers of half-open ranges, one range after the other."""
-    before = np.repeat(length.cumsum() - length, length)
-    return np.arange(length.sum()) - before + np.repeat(start, length)
-
-
-def _inverse_root(blocks: np.ndarray) -> np.ndarray:
+def inverse_roots(blocks: np.ndarray) -> np.ndarray:
     """Return upper triangular R with ``R R'`` the inverse of each block."""
     lower = np.linalg.cholesky(blocks)
     eye = np.broadcast_to(np.eye(blocks.shape[-1]), blocks.shape)
@@ -284,7 +278,23 @@ def block_elimination(n_nodes: int, rows: np.ndarray, cols: np.ndarray) -> Block
     rows, cols : int arrays, shape (n_edges,)
         Ends of the edges, as for `eliminate`.
     """
-    order = eliminate(n_nodes, rows, cols)
+    return blocks_of(eliminate(n_nodes, rows, cols))
+
+
+def blocks_of(order: Elimination) -> BlockElimination:
+    """Return the elimination by blocks in an order that keeps no node.
+
+    Parameters
+    ----------
+    order : Elimination
+
+    Raises
+    ------
+    ValueError
+        If nodes are kept.
+    """
+    if len(order.kept):
+        raise ValueError(f"{len(order.kept):,} nodes are kept: eliminate without max_degree")
     steps = []
     for r in order.rounds:
         here = slice(r.start, r.stop)

@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
-from bayes_lrmf.block_elimination import BlockElimination, block_elimination
+from bayes_lrmf.block_elimination import BlockElimination, blocks_of, inverse_roots
 from bayes_lrmf.covariates import Covariates
+from bayes_lrmf.elimination import Elimination, eliminate, pairs_of_runs
 from bayes_lrmf.lineage import RELATIONS, Lineage
 from bayes_lrmf.scale_mixture import SCALE_GRID
 
@@ -61,51 +63,58 @@ class DirectedGraph:
     ----------
     lineage : Lineage
         Without cycles; the weights of a child's parents sum to one.
+    max_degree : int, optional
+        As `eliminate` takes it: for lineages whose merges fill the graph in, see
+        `bayes_lrmf.reduced`.
     """
 
-    def __init__(self, lineage: Lineage) -> None:
+    def __init__(self, lineage: Lineage, *, max_degree: int | None = None) -> None:
+        self.max_degree = max_degree
         self.n_nodes = len(lineage.nodes)
         self.child = lineage.child.astype(np.int64)
         self.parent = lineage.parent.astype(np.int64)
         self.weight = lineage.weight
         self.step = step_index(lineage)
-        by_child: dict[int, list[int]] = {}
-        for edge, child in enumerate(self.child.tolist()):
-            by_child.setdefault(child, []).append(edge)
-        pairs = [
-            (a, b)
-            for edges in by_child.values()
-            for i, a in enumerate(edges)
-            for b in edges[i + 1 :]
-        ]
-        self.first, self.second = np.array(pairs, np.int64).reshape(-1, 2).T
+        self._depth = lineage.depth()
+        of_child = np.argsort(self.child, kind="stable")
+        n_parents = np.bincount(self.child, minlength=self.n_nodes)
+        first, second = pairs_of_runs(n_parents)
+        self.first, self.second = of_child[first], of_child[second]
+
+    @cached_property
+    def order(self) -> Elimination:
+        """The elimination order of the moral graph, in which the parents of a merge are joined."""
+        rows = np.concatenate([self.child, self.parent[self.first]])
+        cols = np.concatenate([self.parent, self.parent[self.second]])
+        return eliminate(self.n_nodes, rows, cols, max_degree=self.max_degree)
 
     @cached_property
     def blocks(self) -> BlockElimination:
-        """The elimination of the moral graph, in which the parents of a merge are joined."""
-        rows = np.concatenate([self.child, self.parent[self.first]])
-        cols = np.concatenate([self.parent, self.parent[self.second]])
-        return block_elimination(self.n_nodes, rows, cols)
+        """The elimination of the moral graph by blocks."""
+        return blocks_of(self.order)
 
     @cached_property
     def levels(self) -> list[np.ndarray]:
         """Edges by the generation of their child, so that parents are done before children."""
-        depth = np.zeros(self.n_nodes, np.int64)
-        while True:
-            deeper = depth.copy()
-            np.maximum.at(deeper, self.child, depth[self.parent] + 1)
-            if (deeper == depth).all():
-                break
-            depth = deeper
-        of_edge = depth[self.child]
-        return [np.flatnonzero(of_edge == d) for d in range(1, int(depth.max(initial=0)) + 1)]
+        of_edge = self._depth[self.child]
+        order = np.argsort(of_edge, kind="stable")
+        stops = np.bincount(of_edge, minlength=1).cumsum()[:-1]
+        return np.split(order, stops)[1:]
 
     @cached_property
-    def _located(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-        return (
-            self.blocks.located(self.child, self.parent),
-            self.blocks.located(self.parent[self.first], self.parent[self.second]),
-        )
+    def _shares(self) -> sp.csr_array:
+        """The matrix W, from values of parents to their children."""
+        at = (self.child, self.parent)
+        return sp.csr_array((self.weight, at), shape=(self.n_nodes, self.n_nodes))
+
+    @cached_property
+    def _of_entries(self) -> sp.csr_array:
+        """What multiplies the step precisions of children to blocks below the diagonal."""
+        edge = self.order.entry_of(self.child, self.parent)
+        pair = self.order.entry_of(self.parent[self.first], self.parent[self.second])
+        share = np.concatenate([-self.weight, self.weight[self.first] * self.weight[self.second]])
+        at = np.concatenate([edge, pair]), np.concatenate([self.child, self.child[self.first]])
+        return sp.csr_array((share, at), shape=(self.order.n_entries, self.n_nodes))
 
     def precision(
         self, step_precision: np.ndarray, centre: np.ndarray
@@ -123,25 +132,69 @@ class DirectedGraph:
             Blocks as `BlockElimination` wants them.
         linear : array, shape (n_nodes, size)
         """
-        p, w = step_precision, self.weight[:, None, None]
-        diagonal, size = p.copy(), p.shape[-1]
-        np.add.at(diagonal, self.parent, w**2 * p[self.child])
-        off = np.zeros((self.blocks.n_entries, size, size))
-        (entry, _), (across, _) = self._located
+        p, shares = step_precision, self._shares
+        flat = p.reshape(self.n_nodes, -1)
+        diagonal = p + (shares.power(2).T @ flat).reshape(p.shape)
         # Step precisions are symmetric, so the orientation of a block does not matter.
-        np.add.at(off, entry, -w * p[self.child])
-        np.add.at(off, across, w[self.first] * w[self.second] * p[self.child[self.first]])
+        off = (self._of_entries @ flat).reshape(-1, *p.shape[1:])
         pull = (p @ centre[..., None])[..., 0]
-        linear = pull.copy()
-        np.add.at(linear, self.parent, -self.weight[:, None] * pull[self.child])
-        return diagonal, off, linear
+        return diagonal, off, pull - shares.T @ pull
+
+    def log_determinant_and_gradient(self, step_precision: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the log-determinant of the joint precision, and its gradient.
+
+        ``I - W`` is triangular with a diagonal of ones, so that the log-determinant is the sum of
+        those of the steps and its gradient their covariances, whatever the lineage.
+
+        Parameters
+        ----------
+        step_precision : array, shape (n_nodes, size, size)
+
+        Returns
+        -------
+        log_determinant : float
+        gradient : array, shape (n_nodes, size, size)
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If a step precision is not positive definite.
+        """
+        root = inverse_roots(step_precision)
+        value = -2 * np.log(np.diagonal(root, axis1=-2, axis2=-1)).sum()
+        return float(value), root @ root.mT
 
     def steps_of(self, values: np.ndarray) -> np.ndarray:
         """Return ``t_j - sum_p w_jp t_p`` for values of shape (n_nodes, ...)."""
-        out = values.copy()
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        np.subtract.at(out, self.child, self.weight.reshape(shape) * values[self.parent])
-        return out
+        inherited = self._shares @ values.reshape(self.n_nodes, -1)
+        return values - inherited.reshape(values.shape).astype(values.dtype)
+
+    def pulls_of(self, steps: np.ndarray) -> np.ndarray:
+        """Return ``(I - W)'`` times an array of shape (n_nodes, ...).
+
+        Of steps drawn with covariance P it is a draw with the covariance ``(I - W)' P (I - W)``.
+        """
+        pulled = self._shares.T @ steps.reshape(self.n_nodes, -1)
+        return steps - pulled.reshape(steps.shape).astype(steps.dtype)
+
+    def values_of(self, steps: np.ndarray) -> np.ndarray:
+        """Return the values that steps of shape (n_nodes, ...) lead to: `steps_of` undone."""
+        out = steps.reshape(self.n_nodes, -1).copy()
+        for child, shares in self._generations:
+            out[child] += (shares @ out).astype(out.dtype)
+        return out.reshape(steps.shape)
+
+    @cached_property
+    def _generations(self) -> list[tuple[np.ndarray, sp.csr_array]]:
+        """Children of each generation, and the rows of W that are theirs."""
+        found = []
+        for edges in self.levels:
+            child, at = np.unique(self.child[edges], return_inverse=True)
+            shape = (len(child), self.n_nodes)
+            found.append(
+                (child, sp.csr_array((self.weight[edges], (at, self.parent[edges])), shape=shape))
+            )
+        return found
 
     def step_covariance(self, variance: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """Return covariances of the steps, from the selected inverse of a joint precision.
@@ -150,16 +203,10 @@ class DirectedGraph:
         -------
         array, shape (n_nodes, size, size)
         """
-        w = self.weight[:, None, None]
-        out = variance.copy()
-        np.add.at(out, self.child, w**2 * variance[self.parent])
-        (entry, _), (across, _) = self._located
-        edge = covariance[entry]
-        np.subtract.at(out, self.child, w * (edge + edge.mT))
-        pair = covariance[across]
-        both = w[self.first] * w[self.second] * (pair + pair.mT)
-        np.add.at(out, self.child[self.first], both)
-        return out
+        n, shape = self.n_nodes, variance.shape
+        both = (covariance + covariance.mT).reshape(len(covariance), shape[1] * shape[2])
+        moved = self._shares.power(2) @ variance.reshape(n, -1) + self._of_entries.T @ both
+        return variance + moved.reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,6 +120,29 @@ class LaplacianGraph:
         both = xp.where(inside[..., None], both, xp.nan)
         return both[..., 0], both[..., 1]
 
+    def log_determinant_and_gradient(self, kappa: float) -> tuple[float, float, np.ndarray]:
+        """Return ``log|L + kappa I|`` and its derivatives, by one factorisation and no table.
+
+        Returns
+        -------
+        log_determinant, by_kappa : float
+        by_weight : array, shape (n_edges,)
+            With respect to the weights of the edges: resistances between their ends, grounded by
+            kappa.
+        """
+        factor = self.factor(float(kappa))
+        variance, covariance = self.elimination.selected_inverse(factor)
+        across = covariance[self.elimination.entry_of(self.rows, self.cols)]
+        by_weight = variance[self.rows] + variance[self.cols] - 2 * across
+        return float(np.log(factor.diagonal).sum()), float(variance.sum()), by_weight
+
+    def perturbation(self, kappa: float, *, rng: np.random.Generator) -> np.ndarray:
+        """Draw with covariance ``L + kappa I``, shape (n_nodes,): a flow along each edge."""
+        flow = np.sqrt(self.weights) * rng.standard_normal(len(self.weights))
+        out = np.sqrt(kappa) * rng.standard_normal(self.n_nodes)
+        out += np.bincount(self.rows, flow, minlength=self.n_nodes)
+        return np.asarray(out - np.bincount(self.cols, flow, minlength=self.n_nodes))
+
     def quadratic_form(self, x: jax.Array, kappa: Any) -> jax.Array:
         """Return ``x' (L + kappa I) x`` as a sum over edges; x has shape (..., n_nodes)."""
         step = x[..., self.rows] - x[..., self.cols]

@@ -91,29 +91,39 @@ class Lineage:
         Evaluated models come first, in the given order, kin or not. Unevaluated ancestors with at
         most one neighbour among the rest tell nothing and are left out, again and again.
         """
+        n = len(self.nodes)
         known = [self.index[m] for m in evaluated if m in self.index]
-        inside = np.zeros(len(self.nodes), bool)
-        stack, fixed = list(known), set(known)
-        inside[known] = True
+        above = np.zeros(n, bool)
+        stack = list(known)
+        above[known] = True
+        inside = above.tolist()
         while stack:
             for p in self._parents[stack.pop()]:
                 if not inside[p]:
                     inside[p] = True
                     stack.append(p)
-        keep = inside[self.child] & inside[self.parent]
-        neighbours: dict[int, set[int]] = {int(i): set() for i in np.flatnonzero(inside)}
-        for c, p in zip(self.child[keep].tolist(), self.parent[keep].tolist(), strict=True):
-            neighbours[c].add(p)
-            neighbours[p].add(c)
-        loose = [i for i, near in neighbours.items() if len(near) <= 1 and i not in fixed]
+        above = np.array(inside, dtype=bool)
+        keep = above[self.child] & above[self.parent]
+        low = np.minimum(self.child, self.parent)[keep].astype(np.int64)
+        high = np.maximum(self.child, self.parent)[keep]
+        low, high = np.divmod(pd.unique(low * n + high), n)
+        degree = np.bincount(np.concatenate([low, high]), minlength=n)
+        # A node of one neighbour is joined to the sum over its neighbours.
+        total = (np.bincount(low, high, minlength=n) + np.bincount(high, low, minlength=n)).tolist()
+        fixed = np.zeros(n, bool)
+        fixed[known] = True
+        loose = np.flatnonzero(above & ~fixed & (degree <= 1)).tolist()
+        left, is_fixed = degree.tolist(), fixed.tolist()
         while loose:
             i = loose.pop()
             inside[i] = False
-            for j in neighbours.pop(i, set()):
-                neighbours[j].discard(i)
-                if len(neighbours[j]) <= 1 and j not in fixed:
+            if left[i]:
+                j = int(total[i])
+                left[j] -= 1
+                total[j] -= i
+                if left[j] == 1 and not is_fixed[j]:
                     loose.append(j)
-        latent = [i for i in np.flatnonzero(inside).tolist() if i not in fixed]
+        latent = np.flatnonzero(np.array(inside, bool) & ~fixed)
         names = np.array([*evaluated, *self.nodes[latent]], dtype=object)
         position = np.full(len(self.nodes), -1)
         for at, name in enumerate(names):
@@ -131,11 +141,15 @@ class Lineage:
         for at, name in enumerate(core):
             if name in self.index:
                 position[self.index[name]] = at
-        names = list(core)
-        for i in self.topological_order().tolist():
-            if position[i] < 0 and any(position[p] >= 0 for p in self._parents[i]):
-                position[i] = len(names)
-                names.append(self.nodes[i])
+        names, parents, reached = list(core), self._parents, position.tolist()
+        for i in self._walk[0]:
+            if reached[i] < 0:
+                for p in parents[i]:
+                    if reached[p] >= 0:
+                        reached[i] = len(names)
+                        names.append(self.nodes[i])
+                        break
+        position = np.array(reached, dtype=np.int64)
         keep = (position[self.child] >= len(core)) & (position[self.parent] >= 0)
         return self._edges(keep, np.array(names, dtype=object), position)
 
@@ -238,16 +252,32 @@ class Lineage:
         graph.add_edges_from(zip(self.parent.tolist(), self.child.tolist(), strict=True))
         return graph
 
+    @cached_property
+    def _walk(self) -> tuple[list[int], list[int]]:
+        """Return nodes with parents before children, as far as no cycle is met, and depths."""
+        edges = pd.DataFrame({"parent": self.parent, "child": self.child}).drop_duplicates()
+        n, parent = len(self.nodes), edges["parent"].to_numpy()
+        children = edges["child"].to_numpy()[np.argsort(parent, kind="stable")].tolist()
+        first = np.searchsorted(np.sort(parent), np.arange(n + 1)).tolist()
+        awaited = np.bincount(edges["child"], minlength=n)
+        order, depth = np.flatnonzero(awaited == 0).tolist(), [0] * n
+        waiting = awaited.tolist()
+        for i in order:
+            below = depth[i] + 1
+            for c in children[first[i] : first[i + 1]]:
+                depth[c] = max(depth[c], below)
+                waiting[c] -= 1
+                if not waiting[c]:
+                    order.append(c)
+        return order, depth
+
     def topological_order(self) -> np.ndarray:
         """Return node indices, parents before children."""
-        return np.fromiter(nx.topological_sort(self._digraph()), dtype=np.int64)
+        return np.array(self._walk[0], dtype=np.int64)
 
     def depth(self) -> np.ndarray:
         """Return the longest number of steps from a root to each node."""
-        depth = np.zeros(len(self.nodes), np.int64)
-        for i in self.topological_order().tolist():
-            depth[i] = max((depth[p] + 1 for p in self._parents[i]), default=0)
-        return depth
+        return np.array(self._walk[1], dtype=np.int64)
 
     def layout(self) -> pd.DataFrame:
         """Return a row and a depth for each node, to draw the lineage as an indented tree.
@@ -511,10 +541,9 @@ def _note_case(nodes: np.ndarray, notes: list[str]) -> None:
 
 
 def _refuse_cycles(lineage: Lineage, where: str | None) -> None:
-    graph = lineage._digraph()
-    if nx.is_directed_acyclic_graph(graph):
+    if len(lineage._walk[0]) == len(lineage.nodes):
         return
-    cycle = [lineage.nodes[p] for p, _ in nx.find_cycle(graph)]
+    cycle = [lineage.nodes[p] for p, _ in nx.find_cycle(lineage._digraph())]
     raise InputError(
         "the lineage has a cycle: " + " -> ".join([*cycle, cycle[0]]),
         where=where,

@@ -12,7 +12,7 @@ import pandas as pd
 from numpyro import handlers
 
 from bayes_lrmf.cells import Cells, held
-from bayes_lrmf.checks import InputError, probability, whole_number
+from bayes_lrmf.checks import InputError, one_of, probability, whole_number
 from bayes_lrmf.descent import central_scales
 from bayes_lrmf.design import make_design
 from bayes_lrmf.lineage import Lineage
@@ -25,7 +25,10 @@ from bayes_lrmf.program import (
 from bayes_lrmf.responses import Responses
 from bayes_lrmf.spec import Spec
 
-__all__ = ["Simulation", "simulate", "simulated_lineage"]
+__all__ = ["PARTNERS", "Simulation", "grown_lineage", "simulate", "simulated_lineage"]
+
+PARTNERS = ("any", "family", "kin")
+"""Whom a simulated merge takes as its second parent."""
 
 _BLOCK_CELLS = 4_000_000
 
@@ -117,6 +120,116 @@ def simulated_lineage(
         np.array(relations, dtype=object),
         np.array(weights, float),
     )
+
+
+def grown_lineage(
+    n_models: int,
+    *,
+    rng: np.random.Generator,
+    merge_share: float = 0.15,
+    partner: str = "kin",
+    n_roots: int | None = None,
+) -> Lineage:
+    """Return a large random lineage in time linear in its models, parents before children.
+
+    The first parent of each model is drawn by preferential attachment: in proportion to one plus
+    the number of earlier models that have it as theirs.
+
+    Parameters
+    ----------
+    n_models : int
+    rng : numpy Generator
+    merge_share : float
+        Probability that a model which is no base has a second parent, where there is one to be had.
+    partner : str
+        The second parent, among earlier models: ``any``, in proportion to children as the first;
+        ``family``, any of the same base; ``kin``, a sibling of the first parent or, where it has
+        none, its parent, and of a base a child.
+    n_roots : int, optional
+        Bases; one in twelve models by default.
+
+    Returns
+    -------
+    Lineage
+
+    Raises
+    ------
+    InputError
+        For numbers out of range or another partner.
+
+    References
+    ----------
+    Barabasi and Albert (1999), Emergence of scaling in random networks.
+    """
+    n = whole_number(n_models, name="n_models", minimum=2)
+    one_of(partner, PARTNERS, name="partner")
+    if merge_share not in (0, 1):
+        probability(merge_share, name="merge_share")
+    roots = max(1, n // 12) if n_roots is None else whole_number(n_roots, name="n_roots")
+    if roots >= n:
+        raise InputError(f"n_roots is {roots}, n_models {n}", fix="give fewer roots than models")
+    child = np.arange(roots, n)
+    # Of the tickets after the roots' own, those with odd numbers name a child, the others its
+    # first parent, whose own ticket is looked up until it names a model.
+    n_tickets = roots + 2 * np.arange(n - roots)
+    first = _named(drawn := rng.integers(n_tickets), drawn, roots)
+    merged = np.flatnonzero(rng.random(n - roots) < merge_share)
+    if partner == "any":
+        second = _named(rng.integers(n_tickets[merged]), drawn, roots)
+        while (again := np.flatnonzero((second == first[merged]) & (child[merged] > 1))).size:
+            second[again] = _named(rng.integers(n_tickets[merged[again]]), drawn, roots)
+    else:
+        second = _relative(partner, child, first, merged, rng)
+    some = second != first[merged]
+    merged, second = merged[some], second[some]
+    relation = rng.choice(
+        np.array(["finetune", "adapter", "quantized"], object), n - roots, p=_OF_TREE
+    )
+    relation[merged] = "merge"
+    weight = np.ones(n - roots)
+    weight[merged] = rng.uniform(0.3, 0.7, len(merged))
+    names = [f"sim/{'base' if i < roots else 'model'}-{i}" for i in range(n)]
+    return Lineage(
+        np.array(names, dtype=object),
+        np.concatenate([child, child[merged]]).astype(np.int32),
+        np.concatenate([first, second]).astype(np.int32),
+        np.concatenate([relation, relation[merged]]),
+        np.concatenate([weight, 1 - weight[merged]]),
+    )
+
+
+_OF_TREE = (0.7, 0.15, 0.15)
+
+
+def _named(ticket: np.ndarray, drawn: np.ndarray, n_roots: int) -> np.ndarray:
+    """Return the models that tickets name; `drawn` are the tickets of the first parents."""
+    ticket = ticket.copy()
+    while (of_parent := (ticket >= n_roots) & ((ticket - n_roots) % 2 == 0)).any():
+        ticket[of_parent] = drawn[(ticket[of_parent] - n_roots) // 2]
+    return np.where(ticket < n_roots, ticket, n_roots + (ticket - n_roots) // 2)
+
+
+def _relative(
+    partner: str, child: np.ndarray, first: np.ndarray, merged: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return a relative of the first parent of each merge, or that parent where it has none."""
+    n = int(child[-1]) + 1
+    above = np.concatenate([np.arange(n - len(child)), first])
+    if partner == "family":
+        group = above
+        while (group != above[group]).any():
+            group = above[group]
+        wanted = group[first[merged]]
+    else:
+        group, wanted = above, above[first[merged]]
+    keys = np.sort(group.astype(np.int64) * n + np.arange(n))
+    start = np.searchsorted(keys, wanted * n)
+    stop = np.searchsorted(keys, wanted * n + child[merged])
+    own = np.searchsorted(keys, wanted * n + first[merged])
+    chosen = start + (rng.random(len(merged)) * (stop - start - 1)).astype(np.int64)
+    chosen += (chosen >= own) & (stop - start > 1)
+    alone = wanted if partner == "kin" else first[merged]
+    return np.where(stop - start > 1, keys[chosen] % n, alone)
 
 
 def simulate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -109,3 +110,24 @@ def test_check_names_what_differs_is_missing_or_unknown(figures, tmp_path, monke
     assert "new pearson: not in expected.csv" in study.differences(more, expected)[0]
     [line] = study.differences(figures.assign(study="full"), expected)
     assert "record it with --record" in line
+
+
+@pytest.mark.slow
+def test_lineage_scale_runs_and_its_estimates_are_close_to_what_is_exact(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BAYES_LRMF_DATA": ""}
+    command = [sys.executable, "-m", "analyses.lineage_scale", "--quick"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "log-log slopes" in done.stdout
+    runs = json.loads((tmp_path / "build/bench/lineage_scale.json").read_text())["runs"]
+    assert [run["facts"]["models"] for run in runs] == [1000, 10_000] * 4
+    for run in runs:
+        facts = run["facts"]
+        if run["lineage"] != "any":
+            assert facts["entries a node"] < 1.5
+            continue
+        error = facts["log determinant"] - facts["log determinant, exact"]
+        assert abs(error) < 4 * facts["its standard error"]
+        assert facts["relative error of variances, rms"] < 0.05

@@ -31,6 +31,7 @@ FLOORS = {
     "scale_mixture": 1,
     "elimination": 1,
     "block_elimination": 1,
+    "reduced": 1,
     "spec": 1,
     "logit_normal": 1,
     "kernels": 1,

@@ -12,7 +12,9 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.covariates import covariates
 from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales, step_index
 from bayes_lrmf.lineage import Lineage, lineage_from_frame
+from bayes_lrmf.reduced import reduced_gaussian
 from bayes_lrmf.scale_mixture import student_shares
+from bayes_lrmf.simulate import grown_lineage
 
 EDGES = """
 a base finetune
@@ -77,6 +79,12 @@ def test_precision_and_step_covariance_are_those_of_the_dense_matrix(rng):
     np.testing.assert_allclose(diagonal, whole[at, :, at], atol=1e-12)
     np.testing.assert_allclose(off, whole[order.neighbour, :, order.owner], atol=1e-12)
     np.testing.assert_allclose(linear.ravel(), pull, atol=1e-12)
+    value, gradient = graph.log_determinant_and_gradient(p)
+    assert value == pytest.approx(np.linalg.slogdet(dense)[1])
+    moved = p.copy()
+    moved[2, 0, 1] = moved[2, 1, 0] = p[2, 0, 1] + 1e-6
+    slope = (graph.log_determinant_and_gradient(moved)[0] - value) / 1e-6
+    assert slope == pytest.approx(2 * gradient[2, 0, 1], rel=1e-4, abs=1e-5)
     evidence = 2.0 * np.eye(size)
     factor = graph.blocks.factor(diagonal + evidence, off)
     covariance = graph.step_covariance(*graph.blocks.selected_inverse(factor))
@@ -85,6 +93,10 @@ def test_precision_and_step_covariance_are_those_of_the_dense_matrix(rng):
     np.testing.assert_allclose(covariance, expected, rtol=1e-9, atol=1e-12)
     values = rng.normal(size=(n, size))
     np.testing.assert_allclose(graph.steps_of(values).ravel(), own @ values.ravel())
+    np.testing.assert_allclose(graph.pulls_of(values).ravel(), own.T @ values.ravel())
+    walked = np.linalg.solve(own, values.ravel()).reshape(values.shape)
+    np.testing.assert_allclose(graph.values_of(values), walked)
+    np.testing.assert_allclose(graph.values_of(values[:, 0]), walked[:, 0])
 
 
 def test_centre_and_precision_of_steps(rng):
@@ -158,3 +170,44 @@ def test_a_model_twice_in_the_table_is_refused():
     frame = pd.DataFrame({"size": [1.0, 2.0]}, index=["m", "m"])
     with pytest.raises(InputError, match="'m' stands twice"):
         covariates(frame, ["m"], features=["size"])
+
+
+def test_a_directed_prior_that_fills_in_is_solved_in_part(rng):
+    lineage = grown_lineage(200, rng=rng, partner="any", merge_share=0.5)
+    graph = DirectedGraph(lineage, max_degree=3)
+    assert 10 < len(graph.order.kept) < 100
+    p = rng.uniform(0.5, 2, (200, 1, 1))
+    diagonal, off, _ = graph.precision(p, np.zeros((200, 1)))
+    gaussian = reduced_gaussian(graph.order, diagonal[:, 0, 0] + 0.5, off[:, 0, 0])
+    _, dense, _ = dense_twin(graph, p, np.zeros((200, 1)))
+    right = rng.normal(size=200)
+    expected = np.linalg.solve(dense + 0.5 * np.eye(200), right)
+    np.testing.assert_allclose(gaussian.solve(right), expected, rtol=1e-7, atol=1e-8)
+    with pytest.raises(ValueError, match="nodes are kept: eliminate without max_degree"):
+        _ = graph.blocks
+
+
+def test_levels_come_in_the_order_of_generations():
+    chain = lineage_from_frame(
+        pd.DataFrame(
+            [(f"m{i + 1}", f"m{i}", "finetune") for i in reversed(range(2000))]
+            + [("m7", "m2000b", "merge"), ("m2000", "m1", "merge")],
+            columns=["child", "parent", "relation"],
+        )
+    )
+    graph = DirectedGraph(chain)
+    assert sorted(np.concatenate(graph.levels)) == list(range(len(chain.child)))
+    done = np.zeros(graph.n_nodes, bool)
+    done[np.setdiff1d(np.arange(graph.n_nodes), graph.child)] = True
+    for edges in graph.levels:
+        assert done[graph.parent[edges]].all()
+        assert not done[graph.child[edges]].any()
+        done[graph.child[edges]] = True
+    assert done.all()
+    assert len(graph.levels) == 2000
+    first = chain.index["m0"]
+    values = graph.values_of((np.arange(graph.n_nodes) == first).astype(float))
+    # Half of what comes down reaches m7, whose other parent is a base.
+    assert values[chain.index["m6"]] == 1
+    assert values[chain.index["m1999"]] == 0.5
+    assert values[chain.index["m2000"]] == 0.75

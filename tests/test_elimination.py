@@ -332,3 +332,72 @@ def test_large_random_forest_has_little_fill_and_few_rounds():
     right = np.random.default_rng(0).normal(size=n)
     x = elimination.solve_upper(factor, right)
     assert x @ (sparse @ x) == pytest.approx(right @ right, rel=1e-12)
+
+
+@pytest.mark.parametrize("library", [np, jnp], ids=["numpy", "jax"])
+def test_solutions_equal_those_of_the_dense_matrix(library):
+    elimination, matrix, rows, cols = problem(GRAPHS["merges 0"])
+    diagonal, off = entries(elimination, matrix, rows, cols)
+    right = np.random.default_rng(5).normal(size=(2, 3, len(matrix)))
+    given_ = right.copy()
+
+    def solution(diagonal, off, right):
+        return elimination.solve(elimination.factor(diagonal, off), right)
+
+    found = (solution if library is np else jax.jit(solution))(diagonal, off, right)
+    np.testing.assert_allclose(found, right @ np.linalg.inv(matrix), atol=1e-11)
+    np.testing.assert_array_equal(right, given_)
+
+
+@pytest.mark.parametrize("max_degree", [-1, 0, 1, 2, 3])
+def test_what_is_kept_has_the_schur_complement(graph, max_degree):
+    _, matrix, rows, cols = problem(graph)
+    n = len(matrix)
+    order = eliminate(n, rows, cols, max_degree=max_degree)
+    gone = np.setdiff1d(np.arange(n), order.kept)
+    assert sorted([*order.kept, *(j for r in order.rounds for j in r.nodes)]) == list(range(n))
+    diagonal, off = order.reduce(*entries(order, matrix, rows, cols))
+    dense = np.zeros((n, n))
+    dense[order.neighbour, order.owner] = dense[order.owner, order.neighbour] = off
+    dense[np.arange(n), np.arange(n)] = diagonal
+    schur = matrix[np.ix_(order.kept, order.kept)]
+    if len(gone):
+        across = matrix[np.ix_(order.kept, gone)]
+        schur = schur - across @ np.linalg.inv(matrix[np.ix_(gone, gone)]) @ across.T
+    np.testing.assert_allclose(dense[np.ix_(order.kept, order.kept)], schur, atol=1e-11)
+    if len(order.kept):
+        assert (np.count_nonzero(np.abs(schur) > 1e-13, axis=0) - 1).min() > max_degree
+
+
+def minimum_degree(n, edges):
+    """Return the rounds of the greedy rule, with sets and one node at a time."""
+    adjacent = [set() for _ in range(n)]
+    for i, j in edges:
+        adjacent[i].add(j)
+        adjacent[j].add(i)
+    active, rounds = set(range(n)), []
+    while active:
+        limit = max(2, min(len(adjacent[j]) for j in active))
+        blocked, taken = set(), []
+        for j in sorted(active, key=lambda j: (len(adjacent[j]), j)):
+            if len(adjacent[j]) <= limit and j not in blocked:
+                blocked |= adjacent[j]
+                taken.append(j)
+        active -= set(taken)
+        for j in taken:
+            for i in adjacent[j]:
+                adjacent[i] |= adjacent[j] - {i}
+                adjacent[i].discard(j)
+        rounds.append(taken)
+    return rounds
+
+
+@pytest.mark.parametrize(
+    "large", [random_forest(2_000, 3), random_dag(300, 4), (500, [(i, i + 1) for i in range(499)])]
+)
+def test_the_order_is_that_of_the_greedy_rule(large):
+    # Files of fits hold factors in this order.
+    n, edges = large
+    rows, cols = np.array(edges).T
+    found = [r.nodes.tolist() for r in eliminate(n, rows, cols).rounds]
+    assert found == minimum_degree(n, edges)

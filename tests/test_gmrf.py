@@ -446,3 +446,32 @@ def test_large_forest_in_single_precision(large):
         assert log_determinant.dtype == np.float32
         expected = star_log_determinant(leaves, kappa)
         assert abs(float(log_determinant) - expected) < 2e-6 * N_LARGE
+
+
+def test_log_determinant_and_its_gradient_are_those_of_the_dense_matrix():
+    graph, kappa = LaplacianGraph(CYCLES), 0.3
+    value, by_kappa, by_weight = graph.log_determinant_and_gradient(kappa)
+
+    def dense(kappa, weights):
+        matrix = np.zeros((graph.n_nodes, graph.n_nodes))
+        matrix[graph.rows, graph.cols] = matrix[graph.cols, graph.rows] = -weights
+        np.fill_diagonal(matrix, kappa - matrix.sum(1))
+        return np.linalg.slogdet(matrix)[1]
+
+    assert value == pytest.approx(dense(kappa, graph.weights), rel=1e-12)
+    h = 1e-5
+    slope = (dense(kappa + h, graph.weights) - dense(kappa - h, graph.weights)) / (2 * h)
+    assert by_kappa == pytest.approx(slope, rel=1e-7)
+    for e in range(len(graph.weights)):
+        step = h * (np.arange(len(graph.weights)) == e)
+        slope = (dense(kappa, graph.weights + step) - dense(kappa, graph.weights - step)) / (2 * h)
+        assert by_weight[e] == pytest.approx(slope, rel=1e-7)
+
+
+def test_perturbations_have_the_covariance_of_the_precision(rng):
+    graph, kappa = LaplacianGraph(CYCLES), 0.3
+    drawn = np.array([graph.perturbation(kappa, rng=rng) for _ in range(20_000)])
+    expected = np.diag(graph.degree + kappa)
+    expected[graph.rows, graph.cols] = expected[graph.cols, graph.rows] = -graph.weights
+    # Relative standard error of a variance of 20,000 draws: 1 %.
+    np.testing.assert_allclose(np.cov(drawn.T), expected, atol=0.05 * expected.max())

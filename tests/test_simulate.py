@@ -14,7 +14,7 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
 from bayes_lrmf.program import components
 from bayes_lrmf.responses import responses_from_frame
-from bayes_lrmf.simulate import simulate, simulated_lineage
+from bayes_lrmf.simulate import PARTNERS, grown_lineage, simulate, simulated_lineage
 from bayes_lrmf.spec import HyperPrior, read_spec
 
 KEY = jax.random.key(7)
@@ -280,3 +280,63 @@ def test_components_of_draws_are_those_of_each_draw(drawn):
     # The last effect stands before the ones of the intercepts.
     effect = values["benchmark_sd"][1] * values["effect_unit"][1, -1]
     np.testing.assert_allclose(rows[1, -2], effect, rtol=1e-6)
+
+
+@pytest.mark.parametrize("partner", PARTNERS)
+@pytest.mark.parametrize(("n_models", "n_roots"), [(2, None), (3, 1), (40, 39), (3000, None)])
+def test_grown_lineages_merge_as_told(partner, n_models, n_roots, rng):
+    lineage = grown_lineage(n_models, rng=rng, partner=partner, merge_share=0.3, n_roots=n_roots)
+    roots = n_roots or max(1, n_models // 12)
+    child, parent = lineage.child, lineage.parent
+    assert len(set(lineage.nodes)) == n_models
+    assert (parent < child).all()
+    pairs = child.astype(int) * n_models + parent
+    assert len(np.unique(pairs)) == len(pairs)
+    n_parents = np.bincount(child, minlength=n_models)
+    assert (n_parents[:roots] == 0).all()
+    assert np.isin(n_parents[roots:], (1, 2)).all()
+    total = np.bincount(child, lineage.weight, minlength=n_models)
+    np.testing.assert_allclose(total[roots:], 1)
+    np.testing.assert_array_equal(lineage.relation == "merge", n_parents[child] == 2)
+    first = np.full(n_models, -1)
+    first[child[: n_models - roots]] = parent[: n_models - roots]
+    base = np.arange(n_models)
+    for i in range(roots, n_models):
+        base[i] = base[first[i]]
+    second = slice(n_models - roots, None)
+    for c, other in zip(child[second], parent[second], strict=True):
+        f = first[c]
+        if partner == "family":
+            assert base[other] == base[f]
+        if partner == "kin":
+            assert other == first[f] or first[other] == (first[f] if first[f] >= 0 else f)
+    if n_models == 3000:
+        # Of 2750 with a share of 0.3, less those without a partner to be had.
+        assert 0.2 < (n_parents[roots:] == 2).mean() < 0.34
+        assert np.bincount(first[roots:]).max() > 15
+
+
+def test_first_parents_are_drawn_by_preferential_attachment():
+    # With two bases, the child of the second draws a: base 0 has weight 1 + its children.
+    rng = np.random.default_rng(0)
+    drawn = [grown_lineage(5, rng=rng, merge_share=0, n_roots=2).parent for _ in range(4000)]
+    parents = np.array(drawn)
+    assert parents.shape == (4000, 3)
+    after = parents[(parents[:, 0] == 0) & (parents[:, 1] == 0)][:, 2]
+    # Weights of models 0, 1, 2, 3: three, one, one, one. Standard error about 0.015.
+    np.testing.assert_allclose(
+        np.bincount(after) / len(after), np.array([3, 1, 1, 1]) / 6, atol=0.06
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"partner": "twin"}, "partner"),
+        ({"n_roots": 30}, "n_roots is 30, n_models 30; give fewer"),
+        ({"merge_share": 1.5}, "merge_share"),
+    ],
+)
+def test_grown_lineages_out_of_range_are_refused(options, message, rng):
+    with pytest.raises(InputError, match=message):
+        grown_lineage(30, rng=rng, **options)
