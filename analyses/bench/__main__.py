@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analyses.bench.contestants import CONTESTANTS, Contestant, Failed, missing, run, warm_up
+from analyses.bench.contestants import (
+    CONTESTANTS,
+    Contestant,
+    Failed,
+    missing,
+    run,
+    usable_cores,
+    warm_up,
+)
 from analyses.bench.forecasts import forecast_of, point_design, point_of
 from analyses.bench.machine import described
 from analyses.bench.objective import constant_of, program_objective, summed_objective
@@ -31,7 +39,10 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=1, help="medians over so many runs of each")
     parser.add_argument("--only", help=f"some contestants, by commas: {', '.join(names)}")
     parser.add_argument("--tables", help="some tables, by commas: simulated, v1")
+    parser.add_argument("--cores", type=int, default=usable_cores(), help="of each contestant")
     chosen = parser.parse_args(given)
+    if not 1 <= chosen.cores <= usable_cores():
+        parser.error(f"--cores is {chosen.cores}: give 1 to {usable_cores()}")
     if chosen.repeats < 1:
         parser.error(f"--repeats is {chosen.repeats}: give 1 or more")
     only = chosen.only.split(",") if chosen.only else names
@@ -49,9 +60,11 @@ def main(given: Sequence[str] | None = None) -> None:
     entrants = [c for c in CONTESTANTS if c.name in only]
     tables: dict[str, Any] = {}
     for table in _tables(wanted, quick=chosen.quick):
-        tables[table.name] = _compared(table, entrants, chosen.repeats)
+        tables[table.name] = _compared(table, entrants, chosen.repeats, chosen.cores)
         # After each table, since the next may take long.
-        _write({"machine": machine, "repeats": chosen.repeats, "tables": tables})
+        _write(
+            {"machine": machine, "repeats": chosen.repeats, "cores": chosen.cores, "tables": tables}
+        )
     if not tables:
         raise SystemExit("no table: name the folder of real data in BAYES_LRMF_DATA")
 
@@ -70,7 +83,9 @@ def _tables(wanted: Sequence[str], *, quick: bool) -> list[Table]:
     return found
 
 
-def _compared(table: Table, entrants: Sequence[Contestant], repeats: int) -> dict[str, Any]:
+def _compared(
+    table: Table, entrants: Sequence[Contestant], repeats: int, cores: int
+) -> dict[str, Any]:
     print(f"\n{table.name}: {table.split.train!r}, {len(table.split.models)} models hidden")
     absent = {c.title: why for c in entrants if (why := missing(c))}
     present = [c for c in entrants if c.title not in absent]
@@ -83,9 +98,9 @@ def _compared(table: Table, entrants: Sequence[Contestant], repeats: int) -> dic
             folder = table.folder / contestant.name
             try:
                 if contestant.needs == "torch" and cold_compile is None:
-                    cold = warm_up(contestant, table.arrays, folder)
+                    cold = warm_up(contestant, table.arrays, folder, cores=cores)
                     cold_compile = float(cold["compile_seconds"])
-                result = run(contestant, table.arrays, folder)
+                result = run(contestant, table.arrays, folder, cores=cores)
             except Failed as failed:
                 absent[contestant.title] = str(failed)
                 continue

@@ -78,23 +78,40 @@ def missing(contestant: Contestant) -> str | None:
     )
 
 
-def run(contestant: Contestant, arrays: Path, folder: Path) -> dict[str, Any]:
+def run(contestant: Contestant, arrays: Path, folder: Path, *, cores: int) -> dict[str, Any]:
     """Run one contestant and return its ``result.json``, with the load of the machine before.
+
+    Parameters
+    ----------
+    contestant : Contestant
+    arrays : Path
+        Of the table.
+    folder : Path
+        For what it writes.
+    cores : int
+        It runs on so many of those that this process may use, with as many threads.
 
     Raises
     ------
     Failed
         With the last line that the process wrote to standard error.
     """
-    return _run(contestant, contestant.name, arrays, folder)
+    return _run(contestant, contestant.name, arrays, folder, cores)
 
 
-def warm_up(contestant: Contestant, arrays: Path, folder: Path) -> dict[str, Any]:
+def warm_up(contestant: Contestant, arrays: Path, folder: Path, *, cores: int) -> dict[str, Any]:
     """Compile once with an empty cache, so that timed runs find it as they do in daily use."""
-    return _run(contestant, "compile", arrays, folder)
+    return _run(contestant, "compile", arrays, folder, cores)
 
 
-def _run(contestant: Contestant, name: str, arrays: Path, folder: Path) -> dict[str, Any]:
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(
+    contestant: Contestant, name: str, arrays: Path, folder: Path, cores: int
+) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     result = folder / "result.json"
     result.unlink(missing_ok=True)
@@ -103,11 +120,21 @@ def _run(contestant: Contestant, name: str, arrays: Path, folder: Path) -> dict[
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": str(cores),
         "TORCHINDUCTOR_CACHE_DIR": str(cache.resolve()),
     }
     load = os.getloadavg()[0]
+    command: list[str | Path] = [str(python), "-m", f"analyses.bench.{contestant.module}"]
+    if cores < usable_cores() and hasattr(os, "sched_setaffinity"):
+        # XLA takes as many threads as it may use cores, and no word about fewer.
+        pinned = (
+            "import os, runpy, sys; "
+            f"os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}]); "
+            "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+        )
+        command = [str(python), "-c", pinned, f"analyses.bench.{contestant.module}"]
     done = subprocess.run(
-        [str(python), "-m", f"analyses.bench.{contestant.module}", name, arrays, folder],
+        [*command, name, arrays, folder],
         env=environment,
         capture_output=True,
         text=True,

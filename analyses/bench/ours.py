@@ -39,7 +39,7 @@ _COMPILING = (
     "/jax/core/compile/backend_compile_duration",
     "/jax/core/compile/jaxpr_to_mlir_module_duration",
 )
-_REPLAYED = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_REPLAYED = (16, 32, 64, 128, 256)
 
 
 class Watch(Progress):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from importlib.metadata import version
@@ -39,7 +40,7 @@ def main(contestant: str, arrays: str, folder: str) -> None:
             num_latent=RANK,
             burnin=_BURN_IN,
             nsamples=_SAMPLES,
-            num_threads=2,
+            num_threads=int(os.environ["OMP_NUM_THREADS"]),
             seed=0,
             threshold=0.0,
             verbose=0,
