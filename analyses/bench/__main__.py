@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,10 +147,19 @@ def _check_objective(contestant: Contestant, table: Table, result: dict[str, Any
             )
 
 
+def _without_nan(value: Any) -> Any:
+    """Return `value` with null for what is not defined, since JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _write(found: dict[str, Any]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with written_whole(FOLDER / "bench.json") as path:
-        path.write_text(json.dumps(found, indent=1))
+        path.write_text(json.dumps(_without_nan(found), indent=1, allow_nan=False))
     with written_whole(FOLDER / "bench.md") as path:
         path.write_text("\n".join(f"{n}\n\n{t['text']}" for n, t in found["tables"].items()))
     print(f"wrote {FOLDER / 'bench.json'} and {FOLDER / 'bench.md'}")
