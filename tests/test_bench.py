@@ -20,7 +20,7 @@ from analyses.bench.clock import Clock
 from analyses.bench.objective import constant_of, program_objective, summed_objective
 from bayes_lrmf.design import make_design
 from bayes_lrmf.lineage import Lineage
-from bayes_lrmf.responses import responses_from_frame
+from bayes_lrmf.responses import read_responses, responses_from_frame
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,6 +73,25 @@ def test_kinship_reaches_every_shared_ancestor():
     )
     kin = tables.kinship(["d", "c", "b", "a", "e"], lineage).toarray()
     assert kin.tolist() == [[1, 1], [1, 0], [1, 1], [1, 0], [0, 0]]
+
+
+def test_a_simulated_table_hides_cells_and_keeps_the_truth_of_hidden_models(tmp_path, monkeypatch):
+    monkeypatch.setitem(tables.SIMULATED, "tiny", (60, 20, 2, 0.5))
+    table = tables.simulated_table("tiny", tmp_path)
+    train, split = table.split.train, table.split
+    assert train.density == pytest.approx(0.68 * 0.98, abs=0.03)
+    assert (split.truth.dense >= 0).all()
+    with np.load(table.arrays) as found:
+        assert (found["responses"] == train.dense).all()
+        rows, cols, y = (found[f"held_{name}"] for name in ("rows", "cols", "y"))
+        assert (found["responses"][rows, cols] == -1).all()
+        assert set(np.unique(y)) == {0, 1}
+        assert list(found["cold_models"]) == list(split.models)
+        assert len(found["kin_indptr"]) == len(train.models) + len(split.models) + 1
+    assert not set(split.models) & set(train.models)
+    read = read_responses(tmp_path / "train.parquet")
+    assert list(read.models) == list(train.models)
+    assert (read.dense == train.dense).all()
 
 
 def test_targets_are_of_the_best_point_and_times_the_first_within():

@@ -17,6 +17,7 @@ from bayes_lrmf.responses import Responses, read_responses, write_responses
 from bayes_lrmf.spec import Spec, read_spec
 
 HELD_OUT_SHARE = 0.02
+_OBSERVED = 0.68
 SIMULATED = {
     # models, items, benchmarks, share of the leaf children that is hidden
     "small": (600, 120, 4, 0.15),
@@ -57,7 +58,10 @@ def point_spec() -> Spec:
 
 
 def simulated_table(name: str, folder: Path) -> Table:
-    """Simulate one of `SIMULATED` from spec `laplacian`: a forest, 68 % of the cells observed."""
+    """Simulate one of `SIMULATED` from spec `laplacian`: a forest, 68 % of the cells observed.
+
+    What is known of hidden models is complete, so that intervals of their scores can be judged.
+    """
     import jax
 
     from bayes_lrmf.simulate import simulate
@@ -69,11 +73,11 @@ def simulated_table(name: str, folder: Path) -> Table:
         n_models=n_models,
         n_items=n_items,
         n_benchmarks=n_benchmarks,
-        density=0.68,
+        density=1,
         cold_share=0,
         merge_share=0,
     )
-    return _written(f"simulated, {name}", folder, data.responses, data.lineage, share)
+    return _written(f"simulated, {name}", folder, data.responses, data.lineage, share, _OBSERVED)
 
 
 def real_table(folder: Path) -> Table | None:
@@ -86,11 +90,19 @@ def real_table(folder: Path) -> Table | None:
 
 
 def _written(
-    name: str, folder: Path, responses: Responses, lineage: Lineage, share: float
+    name: str,
+    folder: Path,
+    responses: Responses,
+    lineage: Lineage,
+    share: float,
+    observed: float = 1.0,
 ) -> Table:
     split = hold_out_cold(responses, lineage, seed=_SEED, share=share)
-    cells = split.train.to_cells()
     rng = np.random.default_rng(_SEED)
+    cells = split.train.to_cells()
+    gone = rng.random(len(cells.rows)) >= observed
+    split = replace(split, train=split.train.hide(cells=(cells.rows[gone], cells.cols[gone])))
+    cells = split.train.to_cells()
     held = rng.choice(len(cells.rows), round(HELD_OUT_SHARE * len(cells.rows)), replace=False)
     rows, cols, y = cells.rows[held], cells.cols[held], cells.successes[held]
     train = split.train.hide(cells=(rows, cols))
