@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 # Name another interpreter with: make setup PYTHON=/path/to/python3
 PYTHON ?=
 LOCK_FLAGS ?=
+# Such as --quick, --repeats 3, --tables v1, --only map,torch-lbfgs
+BENCH_FLAGS ?=
+# Where the packages that `make bench` compares with are installed.
+PEERS ?= $(VENV)/peers
 
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3)
 
@@ -26,7 +30,7 @@ if [ -z "$$found" ]; then \
 fi
 endef
 
-.PHONY: setup demo docs test test-slow tools lint bench lock clean
+.PHONY: setup demo docs test test-slow tools peers lint bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -50,8 +54,9 @@ demo: setup
 docs: setup
 	$(BIN)/mkdocs build --strict
 
+# Without `make peers` before it, it says which contestants are missing.
 bench: setup
-	@$(BIN)/python -m analyses.bench
+	@BAYES_LRMF_PEERS="$(PEERS)" $(BIN)/python -m analyses.bench $(BENCH_FLAGS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -74,6 +79,17 @@ $(VENV)/tools/.installed: requirements-tools.lock $(VENV)/.installed
 	  --require-hashes -r requirements-tools.lock
 	@touch $@
 
+# PyTorch and SMURFF, in an environment of their own. The registry's PyTorch for Linux brings CUDA
+# and does not start without it: 5.5 GB on disk.
+peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: requirements-peers.lock $(VENV)/.installed
+	@$(BIN)/python -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet uv
+	@$(PEERS)/bin/uv pip install --quiet --python $(PEERS)/bin/python --no-config \
+	  --require-hashes -r requirements-peers.lock
+	@touch $@
+
 test-slow: setup tools
 	BAYES_LRMF_TOOLS=$(CURDIR)/$(VENV)/tools/bin $(BIN)/python -m pytest -q -n 2 -m slow
 
@@ -87,6 +103,9 @@ lock:
 	$(VENV)/lock/bin/uv pip compile requirements-tools.in --no-config --universal \
 	  --generate-hashes --python-version 3.12 --custom-compile-command "make lock" $(LOCK_FLAGS) \
 	  --quiet --output-file requirements-tools.lock
+	$(VENV)/lock/bin/uv pip compile requirements-peers.in --no-config --universal \
+	  --generate-hashes --python-version 3.12 --custom-compile-command "make lock" $(LOCK_FLAGS) \
+	  --quiet --output-file requirements-peers.lock
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
