@@ -246,7 +246,7 @@ class DirectedPrior:
         return dataclasses.replace(new, factor_weight=factor.weight, effect_weight=effect.weight)
 
     def reweighed(self, moments: Moments, nodes: np.ndarray) -> DirectedPrior:
-        """Renew the weights of the steps to some nodes, shape (n,), the variances integrated out."""
+        """Renew the weights of the steps to nodes, shape (n,), the variances integrated out."""
         found = self._marginal(moments, nodes)
         kept = [self.factor_weight.copy(), self.effect_weight.copy()]
         for old, new in zip(kept, found, strict=True):
@@ -386,6 +386,32 @@ class DirectedPrior:
             factor_covariance=back.T @ s.factor_covariance @ back,
         )
         return dataclasses.replace(self, scales=scales)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what `of_arrays` takes."""
+        return {
+            **self.scales.to_values(),
+            "factor_weight": self.factor_weight,
+            "effect_weight": self.effect_weight,
+            "marginal": np.asarray(self.marginal),
+            "settled": np.asarray(self.settled),
+        }
+
+    @classmethod
+    def of_arrays(
+        cls, design: Design, spec: Spec, arrays: Mapping[str, np.ndarray]
+    ) -> DirectedPrior:
+        """Return the prior that gave these arrays."""
+        return cls(
+            design.directed,
+            design,
+            spec,
+            StepScales.from_values(arrays),
+            arrays["factor_weight"],
+            arrays["effect_weight"],
+            bool(arrays["marginal"]),
+            float(arrays["settled"]),
+        )
 
     def values(self) -> dict[str, np.ndarray]:
         """Return what predictions need of it."""
