@@ -35,8 +35,12 @@ _IMPORTED = (
 
 @dataclass
 class Count:
-    """What came of the kills of one method."""
+    """What came of the kills of one method.
 
+    Kills fall within the time of the fastest whole run so far.
+    """
+
+    seconds: float
     kills: int = 0
     from_checkpoint: int = 0
     runs: int = 0
@@ -74,11 +78,11 @@ def main() -> int:
                 per = -(-given.interrupt // len(methods))
                 bad += interrupted(folder, method, seconds, per, chosen)
                 continue
-            count = Count()
+            count = Count(seconds)
             while count.kills < given.kills / len(methods):
-                chain(folder, method, expected, seconds, given, chosen, count)
+                chain(folder, method, expected, given, chosen, count)
             print(
-                f"{method}: {count.kills} kills within {seconds:.0f} s, {count.from_checkpoint} "
+                f"{method}: {count.kills} kills within {count.seconds:.0f} s, {count.from_checkpoint} "
                 f"of {count.kills} commands after them resumed, {count.identical} of "
                 f"{count.runs} files identical, left over: {dict(count.left_over) or 'nothing'}",
                 flush=True,
@@ -172,7 +176,6 @@ def chain(
     folder: Path,
     method: str,
     expected: str,
-    seconds: float,
     given: argparse.Namespace,
     chosen: random.Random,
     count: Count,
@@ -184,9 +187,12 @@ def chain(
     fit = command(folder, method, "--checkpoint-seconds", str(given.seconds), "-o", str(output))
     killed = 0
     while killed < given.in_a_row:
+        begun = time.monotonic()
         process = Command(fit, folder / "said")
-        if process.ended(chosen.uniform(0.0, seconds)):
+        if process.ended(chosen.uniform(0.0, count.seconds)):
             said = process.said
+            if not killed:
+                count.seconds = min(count.seconds, time.monotonic() - begun)
             break
         process.send(signal.SIGKILL)
         count.from_checkpoint += killed > 0 and "resumed from" in process.said

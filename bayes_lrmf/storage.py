@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -174,9 +175,10 @@ def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
         if numeric:
             encoding[node.path] = {n: {"zlib": True, "complevel": 1} for n in numeric}
     # In memory first: on a full disk HDF5 ends the process.
-    content = tree.to_netcdf(engine="h5netcdf", encoding=encoding)
+    content = io.BytesIO()
+    tree.to_netcdf(content, engine="h5netcdf", encoding=encoding)
     with written_whole(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(content.getvalue())
 
 
 def _compact(value: np.ndarray) -> np.ndarray:

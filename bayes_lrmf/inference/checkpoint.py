@@ -160,7 +160,7 @@ class Saved:
 
     def _read(self, path: Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = json.loads(str(arrays.pop(_HEADER)[()]))
             stage, info, identity = header["stage"], header["info"], header["identity"]
