@@ -82,9 +82,10 @@ def main() -> int:
             while count.kills < given.kills / len(methods):
                 chain(folder, method, expected, given, chosen, count)
             print(
-                f"{method}: {count.kills} kills within {count.seconds:.0f} s, {count.from_checkpoint} "
-                f"of {count.kills} commands after them resumed, {count.identical} of "
-                f"{count.runs} files identical, left over: {dict(count.left_over) or 'nothing'}",
+                f"{method}: {count.kills} kills within {count.seconds:.1f} s; of the commands "
+                f"after them {count.from_checkpoint} went on from a checkpoint; "
+                f"{count.identical} of {count.runs} files identical; left over: "
+                f"{dict(count.left_over) or 'nothing'}",
                 flush=True,
             )
             bad += count.runs - count.identical + sum(count.left_over.values())
