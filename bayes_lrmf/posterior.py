@@ -58,7 +58,8 @@ class FitRecord:
     sample_stats : mapping of arrays, shape (n_chains, n_draws)
         NUTS only: diverging, n_steps, acceptance_rate, energy, step_size.
     seconds : float
-        Wall time; not written to the file, which is the same for the same seed, data and versions.
+        Wall time, that of the processes it goes on from included; not written to the file, which
+        is the same for the same seed, data and versions.
     """
 
     method: str

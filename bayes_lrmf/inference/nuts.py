@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -137,50 +139,50 @@ def fit_nuts(
             run = run.restored(*loaded)
             saved.resumed("iteration", run.done)
 
-        def state() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-            info, arrays = run.saved()
-            return info, arrays | {f"{_START}{name}": v for name, v in around.values.items()}
+        to_values = jax.jit(jax.vmap(jax.vmap(lambda z: coordinates.values(z)[0])))
 
-        def posterior(interrupted: bool = False) -> Posterior:
-            with jax.enable_x64(True):
-                return _posterior(design, spec, coordinates, run, saved, interrupted)
+    def state() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        info, arrays = run.saved()
+        return info, arrays | {f"{_START}{name}": v for name, v in around.values.items()}
 
-        try:
+    try:
+        with jax.enable_x64(True):
             while run.done < num_warmup + num_samples:
                 run, steps = chains.advanced(run)
                 stage = "warm-up" if run.done <= num_warmup else "draws"
                 of = f"{num_warmup + num_samples:,}"
                 progress.update(run.done, of=of, stage=stage, steps=steps)
                 saved.offer("nuts", state)
-        except KeyboardInterrupt:
-            saved.offer("nuts", state, at_once=True)
-            made = (lambda: posterior(interrupted=True)) if run.kept else None
-            raise saved.interrupted(f"after {run.done:,} iterations", made) from None
-        return posterior()
+        return _posterior(design, spec, to_values, run, saved)
+    except KeyboardInterrupt:
+        saved.offer("nuts", state, at_once=True)
+        made = functools.partial(_posterior, design, spec, to_values, run, saved, interrupted=True)
+        when = f"after {run.done:,} iterations"
+        raise saved.interrupted(when, made if run.kept else None) from None
 
 
 def _posterior(
     design: Design,
     spec: Spec,
-    coordinates: FixedGauge | CurvatureCoordinates,
+    to_values: Callable[[Any], dict[str, jax.Array]],
     run: _Run,
     saved: Saved,
-    interrupted: bool,
+    *,
+    interrupted: bool = False,
 ) -> Posterior:
-    to_values = jax.jit(jax.vmap(jax.vmap(lambda z: coordinates.values(z)[0])))
     z, stats = run.drawn()
     n_draws = len(next(iter(stats.values()))[0])
     kept: list[dict[str, np.ndarray]] = []
-    for start in range(0, n_draws, _CHUNK):
-        part = {n: v[:, start : start + _CHUNK] for n, v in z.items()}
-        kept.append({n: np.asarray(v, np.float32) for n, v in to_values(part).items()})
+    with jax.enable_x64(True):
+        for start in range(0, n_draws, _CHUNK):
+            part = {n: v[:, start : start + _CHUNK] for n, v in z.items()}
+            kept.append({n: np.asarray(v, np.float32) for n, v in to_values(part).items()})
     draws = {n: np.concatenate([p[n] for p in kept], axis=1) for n in kept[0]}
     sample_stats = {name: stats[field] for field, name in _STATS.items()}
     record = FitRecord("nuts", True, "", sample_stats=sample_stats, seconds=saved.seconds)
     posterior = Posterior(design, spec, DrawsState(draws), record)
-    if interrupted:
-        converged, message = False, f"interrupted after {n_draws:,} draws a chain"
-    else:
+    converged, message = False, f"interrupted after {n_draws:,} draws a chain"
+    if not interrupted:
         converged, message = diagnose_draws(posterior)
     record = FitRecord(
         "nuts", converged, message, sample_stats=sample_stats, seconds=record.seconds

@@ -128,8 +128,9 @@ def fit_svi(
             return info, arrays | {f"{_MODE}{name}": v for name, v in point.items()}
 
         def posterior(otherwise: str = "still rising") -> Posterior:
-            params = ascent.params(run)
-            values = {k: np.asarray(v) for k, v in _parameters(start, params).items()}
+            with jax.enable_x64(design.precision == "float64"):
+                now = _parameters(start, ascent.params(run))
+            values = {k: np.asarray(v) for k, v in now.items()}
             converged = otherwise != "interrupted" and run.settled(max_steps)
             message = f"ELBO {-np.mean(run.trace[-100:]):.6g} after {len(run.trace)} steps"
             if not converged:

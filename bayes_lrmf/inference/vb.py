@@ -146,6 +146,7 @@ def fit_vb(
             run = run.advanced(enough)
             progress.update(len(run.trace), elbo=-run.trace[-1])
             saved.offer("vb", run.state)
+        return _posterior(run, saved, "still rising")
     except KeyboardInterrupt:
         if run.fit.factor is not None:
             saved.offer("vb", run.state, at_once=True)
@@ -153,7 +154,6 @@ def fit_vb(
         stopped = dataclasses.replace(run, converged=False)
         made = functools.partial(_posterior, stopped, saved, "interrupted") if run.trace else None
         raise saved.interrupted(when, made) from None
-    return _posterior(run, saved, "still rising")
 
 
 def _posterior(run: _Run, saved: Saved, otherwise: str) -> Posterior:
