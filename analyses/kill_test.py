@@ -53,6 +53,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60, help="over all methods")
     parser.add_argument("--in-a-row", type=int, default=3, help="before a run may end")
+    parser.add_argument("--in-fit", type=float, default=0.7, help="share after a checkpoint")
     parser.add_argument("--seconds", type=float, default=0.02, help="between checkpoints")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seed", type=int, default=0)
@@ -173,6 +174,14 @@ def whole(folder: Path, method: str, seconds: float) -> tuple[str, float]:
     return digest(plain), taken
 
 
+def newest(folder: Path) -> int:
+    """Return when the checkpoint in a folder was written, in ns; 0 where there is none."""
+    try:
+        return (folder / "p.nc.checkpoint").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def chain(
     folder: Path,
     method: str,
@@ -190,7 +199,12 @@ def chain(
     while killed < given.in_a_row:
         begun = time.monotonic()
         process = Command(fit, folder / "said")
-        if process.ended(chosen.uniform(0.0, count.seconds)):
+        if chosen.random() < given.in_fit:
+            existed = newest(place)
+            while newest(place) == existed and not process.ended(0.005):
+                pass
+        rest = count.seconds - (time.monotonic() - begun)
+        if process.ended(chosen.uniform(0.0, max(rest, 0.0))):
             said = process.said
             if not killed:
                 count.seconds = min(count.seconds, time.monotonic() - begun)

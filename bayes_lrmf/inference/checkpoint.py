@@ -185,7 +185,9 @@ class Saved:
         return info, arrays
 
     def resumed(self, unit: str, count: int) -> None:
-        """Say where the fit goes on."""
+        """Say where the fit goes on, and let JAX start as in a new process."""
+        # After a fit that stopped halfway, tracing at another precision may find what JAX kept.
+        jax.clear_caches()
         self._progress.say(f"resumed from {unit} {count:,} ({self._path})")
 
     def offer(self, stage: str, state: Callable[[], State], *, at_once: bool = False) -> None:
