@@ -187,7 +187,7 @@ class Saved:
     def resumed(self, unit: str, count: int) -> None:
         """Say where the fit goes on, and let JAX start as in a new process."""
         # After a fit that stopped halfway, tracing at another precision may find what JAX kept.
-        jax.clear_caches()
+        jax.clear_caches()  # type: ignore[no-untyped-call]
         self._progress.say(f"resumed from {unit} {count:,} ({self._path})")
 
     def offer(self, stage: str, state: Callable[[], State], *, at_once: bool = False) -> None:
