@@ -46,6 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(
+            f"{where}cannot be read or written ({error.strerror or error}); make room, or check it"
+        )
     except MemoryError:
         _fail("not enough memory; choose fewer models with --models, or a lower rank")
     sys.exit(code if isinstance(code, int) else 0)

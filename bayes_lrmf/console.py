@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,8 @@ def checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
         raise InputError("the output is a folder", where=path, fix="name a file")
     if not target.parent.is_dir():
         raise InputError("the folder of the output does not exist", where=path, fix="create it")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError("cannot write there", where=path, fix="choose another folder")
     if not path.endswith(suffixes):
         raise InputError("unknown kind of output", where=path, fix="end it in " + suffixes[0])
 

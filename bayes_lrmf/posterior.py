@@ -32,6 +32,7 @@ __all__ = [
     "Posterior",
     "VariationalState",
     "diagnose_draws",
+    "package_versions",
 ]
 
 _N_PSI_CELLS = 1000
@@ -57,7 +58,8 @@ class FitRecord:
     sample_stats : mapping of arrays, shape (n_chains, n_draws)
         NUTS only: diverging, n_steps, acceptance_rate, energy, step_size.
     seconds : float
-        Wall time; not written to the file, which is the same for the same seed, data and versions.
+        Wall time, that of the processes it goes on from included; not written to the file, which
+        is the same for the same seed, data and versions.
     """
 
     method: str
@@ -183,7 +185,7 @@ class Posterior:
     state: State
     record: FitRecord
     seed: int | None = None
-    versions: Mapping[str, str] = field(default_factory=lambda: _versions())
+    versions: Mapping[str, str] = field(default_factory=lambda: package_versions())
 
     def __repr__(self) -> str:
         d = self.design
@@ -329,7 +331,8 @@ def _cell_names(design: Design, rows: np.ndarray, cols: np.ndarray) -> list[str]
     return [f"{design.models[r]} | {items[c]}" for r, c in zip(rows, cols, strict=True)]
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that make a fit."""
     names = ("bayes-lrmf", "jax", "numpyro", "numpy", "scipy")
     found = {}
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -123,7 +124,7 @@ def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     InputError
-        For a folder that cannot be written.
+        For a folder that cannot be written, or a full disk; a file that stood there stays.
     """
     d = posterior.design
     groups: dict[str, Any] = {
@@ -173,8 +174,11 @@ def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
         numeric = [n for n, v in node.data_vars.items() if v.dtype.kind in "fiu" and v.size > 1000]
         if numeric:
             encoding[node.path] = {n: {"zlib": True, "complevel": 1} for n in numeric}
+    # In memory first: on a full disk HDF5 ends the process.
+    content = io.BytesIO()
+    tree.to_netcdf(content, engine="h5netcdf", encoding=encoding)
     with written_whole(path) as temporary:
-        tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        temporary.write_bytes(content.getvalue())
 
 
 def _compact(value: np.ndarray) -> np.ndarray:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bayes_lrmf.checks import InputError, one_of
 from bayes_lrmf.console import SEED, checked_output, emit, say
 
+if TYPE_CHECKING:
+    from bayes_lrmf.inference.checkpoint import Interrupted
+
 __all__ = ["diagnose", "fit", "simulate"]
 
 METHODS = ("map", "svi", "nuts", "vb")
 NOT_CONVERGED = 3
+INTERRUPTED = 130
 
 
 @click.command()
@@ -71,6 +76,19 @@ def simulate(
 @click.option("--num-samples", type=click.IntRange(1), default=800, show_default=True)
 @click.option("--num-chains", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--max-steps", type=click.IntRange(1), help="Limit of map, svi and vb.")
+@click.option(
+    "--checkpoint/--no-checkpoint",
+    default=True,
+    show_default=True,
+    help="Save a long fit to POST.nc.checkpoint, from which the same command goes on.",
+)
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Least time between two checkpoints.",
+)
 @click.option("-o", "--output", required=True, metavar="POST.nc")
 def fit(
     responses: str,
@@ -85,9 +103,14 @@ def fit(
     num_samples: int,
     num_chains: int,
     max_steps: int | None,
+    checkpoint: bool,
+    checkpoint_seconds: float,
     output: str,
 ) -> int:
-    """Fit a model to RESPONSES and write its posterior."""
+    """Fit a model to RESPONSES and write its posterior.
+
+    Ctrl-C writes the posterior so far to POST.partial.nc.
+    """
     checked_output(output, suffixes=(".nc",))
     if method is not None:
         one_of(method, METHODS, name="method")
@@ -97,7 +120,9 @@ def fit(
     import jax
 
     from bayes_lrmf.design import make_design
+    from bayes_lrmf.files import remove_leftovers
     from bayes_lrmf.inference import best_method, fit_method
+    from bayes_lrmf.inference.checkpoint import Checkpoint, Interrupted
     from bayes_lrmf.lineage import read_lineage
     from bayes_lrmf.progress import Progress
     from bayes_lrmf.responses import read_responses
@@ -146,23 +171,54 @@ def fit(
     elif max_steps is not None:
         limit = {"map": "max_iterations", "svi": "max_steps", "vb": "max_sweeps"}
         options = {limit[method]: max_steps}
-    with Progress(f"fit {method}", enabled=True) as progress:
-        posterior = fit_method(
-            method,
-            design,
-            declared,
-            key=jax.random.key(seed),
-            seed=seed,
-            progress=progress,
-            **options,
-        )
-    write_posterior(posterior, output)
+    try:
+        with contextlib.ExitStack() as stack:
+            if checkpoint:
+                saved = Checkpoint(_checkpoint_of(output), seconds=checkpoint_seconds)
+                options["checkpoint"] = stack.enter_context(saved)
+                remove_leftovers(output)
+            with Progress(f"fit {method}", enabled=True) as progress:
+                posterior = fit_method(
+                    method,
+                    design,
+                    declared,
+                    key=jax.random.key(seed),
+                    seed=seed,
+                    progress=progress,
+                    **options,
+                )
+            write_posterior(posterior, output)
+    except Interrupted as stop:
+        return _interrupted(stop, output, seed, goes_on=checkpoint)
     record = posterior.record
     say(f"{method}: {record.message} ({record.seconds:.0f} s), written to {output}")
     if not record.converged:
         say(f"not converged; `bayes-lrmf diagnose {output}` says what to do")
         return NOT_CONVERGED
     return 0
+
+
+def _checkpoint_of(output: str) -> str:
+    return f"{output}.checkpoint"
+
+
+def _interrupted(stop: Interrupted, output: str, seed: int, *, goes_on: bool) -> int:
+    """Write what a fit had when Ctrl-C came, say so in one line, and return the exit code."""
+    import dataclasses
+
+    from bayes_lrmf.storage import write_posterior
+
+    line = f"bayes-lrmf: interrupted {stop.when}"
+    partial = str(Path(output).with_suffix(".partial.nc"))
+    if stop.posterior is not None:
+        # A second Ctrl-C ends this as well.
+        with contextlib.suppress(KeyboardInterrupt):
+            write_posterior(dataclasses.replace(stop.posterior(), seed=seed), partial)
+            line += f"; the posterior so far, not converged, is in {partial}"
+    if goes_on and Path(_checkpoint_of(output)).exists():
+        line += f"; the same command goes on from {_checkpoint_of(output)}"
+    say(line if "; " in line else f"{line}; nothing was written")
+    return INTERRUPTED
 
 
 @click.command()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import log_density
 from threadpoolctl import threadpool_limits
 
 from bayes_lrmf.checks import InputError, positive, whole_number
 from bayes_lrmf.design import Design
+from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, saved_by
+from bayes_lrmf.inference.lbfgs import Found, minimise
 from bayes_lrmf.kernels import ShardedTable
 from bayes_lrmf.posterior import FitRecord, PointState, Posterior
 from bayes_lrmf.program import (
@@ -170,6 +170,7 @@ def fit_map(
     tolerance: float = 5e-7,
     max_iterations: int = 1000,
     precision: str | None = None,
+    checkpoint: Checkpoint | Saved | None = None,
 ) -> Posterior:
     """Find the mode of all factors, loadings and biases at fixed hyper-parameters.
 
@@ -193,11 +194,20 @@ def fit_map(
     max_iterations : int
     precision : {"float32", "float64"}, optional
         Of the arithmetic; sums and the optimiser are float64 always. By default the design's.
+    checkpoint : Checkpoint, optional
+        Where to save the search now and then, and to go on from.
 
     Returns
     -------
     Posterior
         With one point. `record.converged` is False when `max_iterations` ended the search.
+
+    Raises
+    ------
+    InputError
+        For a directed prior, or a checkpoint of another fit.
+    Interrupted
+        After Ctrl-C, with the point so far.
 
     Notes
     -----
@@ -208,7 +218,21 @@ def fit_map(
     tolerance = positive(tolerance, name="tolerance")
     max_iterations = whole_number(max_iterations, name="max_iterations")
     progress = progress or Progress("map", enabled=False)
-    started = time.perf_counter()
+    saved = saved_by(
+        checkpoint,
+        "map",
+        design,
+        spec,
+        key=key,
+        progress=progress,
+        options={
+            "hyper": hyper,
+            "start": start,
+            "tolerance": tolerance,
+            "max_iterations": max_iterations,
+            "precision": precision,
+        },
+    )
     with jax.enable_x64(True):
         dtype = jnp.dtype(precision or design.precision)
         fixed = fixed_hyperparameters(design, spec) | (hyper or {})
@@ -226,42 +250,38 @@ def fit_map(
             return objective(seen, spec, {**values, **constants}).astype(jnp.float64)
 
         step = jax.jit(jax.value_and_grad(negative))
-        trace: list[float] = []
 
         def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
             value, gradient = step(flat, table)
             return float(value), np.asarray(gradient, float)
 
-        def report(intermediate_result: scipy.optimize.OptimizeResult) -> None:
-            trace.append(float(intermediate_result.fun))
-            progress.update(len(trace), objective=trace[-1])
+        def posterior(found: Found) -> Posterior:
+            with jax.enable_x64(True):
+                flat = unravel(found.x * np.asarray(flat_scale))
+            values = {k: np.asarray(v) for k, v in (flat | fixed).items()}
+            record = FitRecord(
+                method="map",
+                converged=found.success,
+                message=_message(found),
+                trace=np.array(found.trace),
+                seconds=saved.seconds,
+            )
+            return Posterior(design, spec, PointState(values), record)
 
-        first = np.asarray(ravel_pytree(begin)[0] / flat_scale)
-        found = scipy.optimize.minimize(
+        found = minimise(
             evaluate,
-            first,
-            jac=True,
-            method="L-BFGS-B",
-            callback=report,
-            options={
-                "maxcor": 20,
-                "ftol": tolerance,
-                "gtol": 1e-8,
-                "maxiter": max_iterations,
-                "maxfun": 2 * max_iterations,
-            },
+            np.asarray(ravel_pytree(begin)[0] / flat_scale),
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            report=lambda n, value: progress.update(n, objective=value),
+            saved=saved,
+            partial=posterior,
         )
-        values = {k: np.asarray(v) for k, v in unravel(found.x * np.asarray(flat_scale)).items()}
-    record = FitRecord(
-        method="map",
-        converged=bool(found.success),
-        message=(
-            f"objective {found.fun:.6g} after {found.nit} iterations"
-            if found.success
-            else f"stopped after {found.nit} iterations: {found.message}"
-        ),
-        trace=np.array(trace),
-        seconds=time.perf_counter() - started,
-    )
-    state = PointState({**values, **{k: np.asarray(v) for k, v in fixed.items()}})
-    return Posterior(design, spec, state, record)
+        return posterior(found)
+
+
+def _message(found: Found) -> str:
+    n = len(found.trace)
+    if found.success:
+        return f"objective {found.value:.6g} after {n} iterations"
+    return f"stopped after {n} iterations: {found.message}"

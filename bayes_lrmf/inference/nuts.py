@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from numpyro.infer import NUTS
 
 from bayes_lrmf.checks import InputError, whole_number
 from bayes_lrmf.design import Design
+from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, leaves, restored, saved_by
 from bayes_lrmf.inference.curvature import CurvatureCoordinates
 from bayes_lrmf.inference.gauge import FixedGauge
 from bayes_lrmf.inference.svi import fit_svi
@@ -25,6 +28,8 @@ from bayes_lrmf.variational import VariationalState
 __all__ = ["fit_nuts"]
 
 _CHUNK = 50
+_SECONDS = 0.5
+_START, _KEPT, _POSITION = "start_", "kept_", "z_"
 _START_SWEEPS = 60
 _STATS = {
     "diverging": "diverging",
@@ -45,6 +50,7 @@ def fit_nuts(
     num_chains: int = 2,
     max_tree_depth: int = 9,
     target_accept: float = 0.9,
+    checkpoint: Checkpoint | Saved | None = None,
 ) -> Posterior:
     """Sample the posterior with NumPyro's NUTS.
 
@@ -63,6 +69,8 @@ def fit_nuts(
         `num_samples` per chain.
     max_tree_depth : int
     target_accept : float
+    checkpoint : Checkpoint, optional
+        Where to save the chains now and then, and to go on from.
 
     Returns
     -------
@@ -74,16 +82,39 @@ def fit_nuts(
     ------
     InputError
         For a spec with a penalty, which is a point estimate, or with a directed prior and no
-        intercepts.
+        intercepts, and for a checkpoint of another fit.
+    Interrupted
+        After Ctrl-C, with the draws so far, where the warm-up was over.
     """
     if spec.penalty is not None:
         raise InputError(f"spec {spec.name} is a point estimate", fix="use method map")
     num_samples = whole_number(num_samples, name="num_samples")
     num_warmup = whole_number(num_warmup, name="num_warmup")
     progress = progress or Progress("nuts", enabled=False)
-    started = time.perf_counter()
+    saved = saved_by(
+        checkpoint,
+        "nuts",
+        design,
+        spec,
+        key=key,
+        progress=progress,
+        options={
+            "num_warmup": num_warmup,
+            "num_samples": num_samples,
+            "num_chains": num_chains,
+            "max_tree_depth": max_tree_depth,
+            "target_accept": target_accept,
+            "parallel": _in_parallel(num_chains),
+        },
+    )
     svi_key, jitter_key, run_key = jax.random.split(key, 3)
-    around = _reference(design, spec, svi_key, progress)
+    loaded = saved.load("nuts")
+    around: GaussianState | VariationalState
+    if loaded is None:
+        around = _reference(design, spec, svi_key, progress, saved)
+    else:
+        kind = VariationalState if spec.lineage == "directed" else GaussianState
+        around = kind({n[len(_START) :]: v for n, v in loaded[1].items() if n.startswith(_START)})
     with jax.enable_x64(True):
         coordinates: FixedGauge | CurvatureCoordinates
         if isinstance(around, VariationalState):
@@ -102,26 +133,57 @@ def fit_nuts(
             + 0.1 * jax.random.normal(jax.random.fold_in(jitter_key, i), (num_chains, *x.shape))
             for i, (name, x) in enumerate(coordinates.start().items())
         }
-        chunks = _chains(kernel, first, run_key, num_warmup=num_warmup, num_samples=num_samples)
+        chains = _Chains(kernel, num_warmup, num_samples, num_chains)
+        run = chains.begun(run_key, first)
+        if loaded is not None:
+            run = run.restored(*loaded)
+            saved.resumed("iteration", run.done)
+
         to_values = jax.jit(jax.vmap(jax.vmap(lambda z: coordinates.values(z)[0])))
-        kept: list[dict[str, np.ndarray]] = []
-        stats: list[dict[str, np.ndarray]] = []
-        for done, z, stat in chunks:
-            steps = float(np.mean(stat["num_steps"]))
-            stage = "warm-up" if done <= num_warmup else "draws"
-            progress.update(done, of=f"{num_warmup + num_samples:,}", stage=stage, steps=steps)
-            if done > num_warmup:
-                kept.append({n: np.asarray(v, np.float32) for n, v in to_values(z).items()})
-                stats.append({n: np.asarray(v) for n, v in stat.items()})
+
+    def state() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        info, arrays = run.saved()
+        return info, arrays | {f"{_START}{name}": v for name, v in around.values.items()}
+
+    try:
+        with jax.enable_x64(True):
+            while run.done < num_warmup + num_samples:
+                run, steps = chains.advanced(run)
+                stage = "warm-up" if run.done <= num_warmup else "draws"
+                of = f"{num_warmup + num_samples:,}"
+                progress.update(run.done, of=of, stage=stage, steps=steps)
+                saved.offer("nuts", state)
+        return _posterior(design, spec, to_values, run, saved)
+    except KeyboardInterrupt:
+        saved.offer("nuts", state, at_once=True)
+        made = functools.partial(_posterior, design, spec, to_values, run, saved, interrupted=True)
+        when = f"after {run.done:,} iterations"
+        raise saved.interrupted(when, made if run.kept else None) from None
+
+
+def _posterior(
+    design: Design,
+    spec: Spec,
+    to_values: Callable[[Any], dict[str, jax.Array]],
+    run: _Run,
+    saved: Saved,
+    *,
+    interrupted: bool = False,
+) -> Posterior:
+    z, stats = run.drawn()
+    n_draws = len(next(iter(stats.values()))[0])
+    kept: list[dict[str, np.ndarray]] = []
+    with jax.enable_x64(True):
+        for start in range(0, n_draws, _CHUNK):
+            part = {n: v[:, start : start + _CHUNK] for n, v in z.items()}
+            kept.append({n: np.asarray(v, np.float32) for n, v in to_values(part).items()})
     draws = {n: np.concatenate([p[n] for p in kept], axis=1) for n in kept[0]}
-    sample_stats = {
-        name: np.concatenate([s[field] for s in stats], axis=1) for field, name in _STATS.items()
-    }
-    record = FitRecord(
-        "nuts", True, "", sample_stats=sample_stats, seconds=time.perf_counter() - started
-    )
+    sample_stats = {name: stats[field] for field, name in _STATS.items()}
+    record = FitRecord("nuts", True, "", sample_stats=sample_stats, seconds=saved.seconds)
     posterior = Posterior(design, spec, DrawsState(draws), record)
-    converged, message = diagnose_draws(posterior)
+    converged, message = False, f"interrupted after {n_draws:,} draws a chain"
+    if not interrupted:
+        converged, message = diagnose_draws(posterior)
     record = FitRecord(
         "nuts", converged, message, sample_stats=sample_stats, seconds=record.seconds
     )
@@ -129,11 +191,11 @@ def fit_nuts(
 
 
 def _reference(
-    design: Design, spec: Spec, key: jax.Array, progress: Progress
+    design: Design, spec: Spec, key: jax.Array, progress: Progress, saved: Saved
 ) -> GaussianState | VariationalState:
     """Return a fit to start at: by `fit_vb` for a directed prior, else by `fit_svi`."""
     if spec.lineage != "directed":
-        around = fit_svi(design, spec, key=key, progress=progress).state
+        around = fit_svi(design, spec, key=key, progress=progress, checkpoint=saved).state
         assert isinstance(around, GaussianState)
         return around
     if not spec.intercept:
@@ -144,38 +206,101 @@ def _reference(
     counts = "logit_normal" if spec.likelihood == "beta_binomial" else spec.likelihood
     twin = dataclasses.replace(spec, likelihood=counts)
     plain = dataclasses.replace(design, item_graph=None)
-    found = fit_vb(plain, twin, key=key, progress=progress, max_sweeps=_START_SWEEPS).state
+    found = fit_vb(
+        plain, twin, key=key, progress=progress, max_sweeps=_START_SWEEPS, checkpoint=saved
+    ).state
     assert isinstance(found, VariationalState)
     return found
 
 
-def _chains(
-    kernel: NUTS, first: Any, key: jax.Array, *, num_warmup: int, num_samples: int
-) -> Iterator[tuple[int, Any, dict[str, Any]]]:
-    """Yield the iterations done, the positions and the statistics of chunk after chunk.
+def _in_parallel(num_chains: int) -> bool:
+    return 1 < num_chains <= jax.local_device_count()
 
-    The same compiled step serves warm-up and sampling, so that both can report and be interrupted.
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """How far the chains have come.
+
+    Attributes
+    ----------
+    state : HMCState
+        Of all chains.
+    done : int
+        Iterations, warm-up included.
+    kept : tuple of mappings
+        Positions after the warm-up and their statistics, ``z_<name>`` and by the names of
+        `_STATS`, each (n_chains, n_draws, ...).
     """
-    num_chains = len(next(iter(first.values())))
-    keys = jax.random.split(key, num_chains)
 
-    def chunk(state: Any, steps: jax.Array) -> Any:
-        def one(state: Any, active: jax.Array) -> Any:
-            state = jax.lax.cond(active, lambda s: kernel.sample(s, (), {}), lambda s: s, state)
-            return state, (state.z, {name: getattr(state, name) for name in _STATS})
+    state: Any
+    done: int = 0
+    kept: tuple[dict[str, np.ndarray], ...] = ()
 
-        return jax.lax.scan(one, state, steps)
+    def _joined(self) -> dict[str, np.ndarray]:
+        names = self.kept[0] if self.kept else {}
+        return {n: np.concatenate([p[n] for p in self.kept], axis=1) for n in names}
 
-    parallel = 1 < num_chains <= jax.local_device_count()
-    over = jax.pmap if parallel else lambda f, **k: jax.jit(jax.vmap(f, **k))
-    state = over(lambda k, z: kernel.init(k, num_warmup, z, (), {}))(keys, first)
-    run = over(chunk, in_axes=(0, None))
-    done = 0
-    for total in (num_warmup, num_samples):
-        for start in range(0, total, _CHUNK):
-            n_steps = min(_CHUNK, total - start)
-            # Steps of a last, shorter chunk are left out, not compiled anew.
-            state, (z, stats) = run(state, np.arange(_CHUNK) < n_steps)
-            done += n_steps
-            cut = jax.tree.map(lambda x, n=n_steps: np.asarray(x)[:, :n], (z, stats))
-            yield done, *cut
+    def drawn(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return positions and statistics."""
+        joined = self._joined()
+        return (
+            {n[len(_POSITION) :]: v for n, v in joined.items() if n.startswith(_POSITION)},
+            {n: joined[n] for n in _STATS},
+        )
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return what `restored` takes."""
+        kept = {f"{_KEPT}{n}": v for n, v in self._joined().items()}
+        return {"done": self.done}, {**leaves(self.state), **kept}
+
+    def restored(self, info: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Run:
+        """Return the run that was saved; this one has the structure of its state."""
+        kept = {n[len(_KEPT) :]: v for n, v in arrays.items() if n.startswith(_KEPT)}
+        return _Run(restored(self.state, arrays), info["done"], (kept,) if kept else ())
+
+
+class _Chains:
+    """Chains of a kernel, in parallel where there are devices for it.
+
+    The same compiled step serves warm-up and sampling, so that both can report, be saved and be
+    interrupted. It does as many iterations as take half a second, and at most 50.
+
+    Parameters
+    ----------
+    kernel : NUTS
+    num_warmup, num_samples, num_chains : int
+    """
+
+    def __init__(self, kernel: NUTS, num_warmup: int, num_samples: int, num_chains: int) -> None:
+        self.num_warmup, self.num_samples, self.num_chains = num_warmup, num_samples, num_chains
+        self._n_steps = 1
+
+        def chunk(state: Any, steps: jax.Array) -> Any:
+            def one(state: Any, active: jax.Array) -> Any:
+                state = jax.lax.cond(active, lambda s: kernel.sample(s, (), {}), lambda s: s, state)
+                return state, (state.z, {name: getattr(state, name) for name in _STATS})
+
+            return jax.lax.scan(one, state, steps)
+
+        over = jax.pmap if _in_parallel(num_chains) else lambda f, **k: jax.jit(jax.vmap(f, **k))
+        self._init = over(lambda k, z: kernel.init(k, num_warmup, z, (), {}))
+        self._run = over(chunk, in_axes=(0, None))
+
+    def begun(self, key: jax.Array, first: dict[str, jax.Array]) -> _Run:
+        """Return the run before its first iteration."""
+        return _Run(self._init(jax.random.split(key, self.num_chains), first))
+
+    def advanced(self, run: _Run) -> tuple[_Run, float]:
+        """Return the run some iterations later, and their mean number of steps."""
+        # No call does iterations of both stages.
+        is_warmup = run.done < self.num_warmup
+        stop = self.num_warmup if is_warmup else self.num_warmup + self.num_samples
+        n = min(self._n_steps, stop - run.done)
+        begun = monotonic()
+        # Iterations of a shorter call are left out, not compiled anew.
+        state, (z, stats) = self._run(run.state, np.arange(_CHUNK) < n)
+        found = {f"{_POSITION}{name}": v for name, v in z.items()} | stats
+        cut = {name: np.array(np.asarray(v)[:, :n]) for name, v in found.items()}
+        self._n_steps = int(np.clip(_SECONDS * n / (monotonic() - begun), 1, _CHUNK))
+        kept = run.kept if is_warmup else (*run.kept, cut)
+        return _Run(state, run.done + n, kept), float(np.mean(cut["num_steps"]))

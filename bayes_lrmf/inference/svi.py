@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from numpyro.optim import ClippedAdam
 from bayes_lrmf.checks import InputError, positive, whole_number
 from bayes_lrmf.design import Design
 from bayes_lrmf.gaussian import GraphGaussian
+from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, leaves, restored, saved_by
 from bayes_lrmf.inference.map import curvature_scales, fit_map, refuse_directed
 from bayes_lrmf.posterior import FitRecord, GaussianState, Posterior
 from bayes_lrmf.program import hyperparameters, program
@@ -26,6 +28,8 @@ __all__ = ["fit_svi"]
 
 _FIELDS = ("factor", "ability_unit", "effect_unit")
 _CHUNK = 25
+_ANNEALING = 300
+_MODE = "mode_"
 _MINI_BATCH_CELLS = 20_000_000
 
 
@@ -39,6 +43,7 @@ def fit_svi(
     tolerance: float = 1e-5,
     step_size: float = 0.03,
     n_batches: int | None = None,
+    checkpoint: Checkpoint | Saved | None = None,
 ) -> Posterior:
     """Fit a Gaussian approximation of the posterior by maximising the ELBO.
 
@@ -60,6 +65,8 @@ def fit_svi(
         Of Adam, in units of a rough posterior standard deviation.
     n_batches : int, optional
         Mini-batches an epoch; by default one, or as many as keep 20 million cells a step.
+    checkpoint : Checkpoint, optional
+        Where to save the fit now and then, and to go on from.
 
     Returns
     -------
@@ -69,7 +76,10 @@ def fit_svi(
     Raises
     ------
     InputError
-        For a spec with a penalty, which is a point estimate, and for a directed prior.
+        For a spec with a penalty, which is a point estimate, for a directed prior, and for a
+        checkpoint of another fit.
+    Interrupted
+        After Ctrl-C, with the posterior so far.
     """
     refuse_directed("svi", spec)
     if spec.penalty is not None:
@@ -80,29 +90,70 @@ def fit_svi(
         positive(step_size, name="step_size"),
     )
     progress = progress or Progress("svi", enabled=False)
-    started = time.perf_counter()
     if n_batches is None:
         n_batches = max(1, round(design.responses.n_observed / _MINI_BATCH_CELLS))
-    map_key, run_key = jax.random.split(key)
-    mode = fit_map(design, spec, key=map_key, progress=progress, tolerance=1e-5)
-    with jax.enable_x64(design.precision == "float64"):
-        start = _start(design, spec, mode.state.draw(1, map_key, design))
-        guide = _guide(design, start)
-        params, trace, converged = _maximise(
-            design, spec, guide, run_key, progress, max_steps, tolerance, step_size, n_batches
-        )
-        values = {k: np.asarray(v) for k, v in _parameters(start, params).items()}
-    message = f"ELBO {-np.mean(trace[-100:]):.6g} after {len(trace)} steps"
-    if not converged:
-        message += ", still rising"
-    record = FitRecord(
-        method="svi",
-        converged=converged,
-        message=message,
-        trace=np.asarray(trace, np.float32),
-        seconds=time.perf_counter() - started,
+    saved = saved_by(
+        checkpoint,
+        "svi",
+        design,
+        spec,
+        key=key,
+        progress=progress,
+        options={
+            "max_steps": max_steps,
+            "tolerance": tolerance,
+            "step_size": step_size,
+            "n_batches": n_batches,
+        },
     )
-    return Posterior(design, spec, GaussianState(values), record)
+    map_key, run_key = jax.random.split(key)
+    loaded = saved.load("svi")
+    if loaded is None:
+        mode = fit_map(
+            design, spec, key=map_key, progress=progress, tolerance=1e-5, checkpoint=saved
+        )
+        point = mode.state.draw(1, map_key, design)
+    else:
+        point = {n[len(_MODE) :]: v for n, v in loaded[1].items() if n.startswith(_MODE)}
+    with jax.enable_x64(design.precision == "float64"):
+        start = _start(design, spec, point)
+        ascent = _Ascent(design, spec, _guide(design, start), max_steps, step_size, n_batches)
+        run = ascent.begun(run_key)
+        if loaded is not None:
+            run = run.restored(*loaded)
+            saved.resumed("step", len(run.trace))
+
+        def state() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+            info, arrays = run.saved()
+            return info, arrays | {f"{_MODE}{name}": v for name, v in point.items()}
+
+        def posterior(otherwise: str = "still rising") -> Posterior:
+            with jax.enable_x64(design.precision == "float64"):
+                now = _parameters(start, ascent.params(run))
+            values = {k: np.asarray(v) for k, v in now.items()}
+            converged = otherwise != "interrupted" and run.settled(max_steps)
+            message = f"ELBO {-np.mean(run.trace[-100:]):.6g} after {len(run.trace)} steps"
+            if not converged:
+                message += f", {otherwise}"
+            record = FitRecord(
+                method="svi",
+                converged=converged,
+                message=message,
+                trace=np.asarray(run.trace, np.float32),
+                seconds=saved.seconds,
+            )
+            return Posterior(design, spec, GaussianState(values), record)
+
+        try:
+            while not run.is_over(max_steps):
+                run = ascent.advanced(run, tolerance)
+                progress.update(len(run.trace), elbo=-float(np.mean(run.trace[-_CHUNK:])))
+                saved.offer("svi", state)
+        except KeyboardInterrupt:
+            saved.offer("svi", state, at_once=True)
+            made = (lambda: posterior("interrupted")) if run.trace else None
+            raise saved.interrupted(f"after {len(run.trace):,} steps", made) from None
+        return posterior()
 
 
 def _start(design: Design, spec: Spec, point: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -169,51 +220,113 @@ def _guide(design: Design, start: dict[str, Any]) -> Any:
     return guide
 
 
-def _maximise(
-    design: Design,
-    spec: Spec,
-    guide: Any,
-    key: jax.Array,
-    progress: Progress,
-    max_steps: int,
-    tolerance: float,
-    step_size: float,
-    n_batches: int,
-) -> tuple[dict[str, Any], list[float], bool]:
-    def optimiser(rate: Any) -> ClippedAdam:
-        return ClippedAdam(lambda _: rate, clip_norm=1e6)
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """How far the ascent has come.
 
-    svi = SVI(program, guide, optimiser(step_size), Trace_ELBO())
-    state = jax.jit(lambda k: svi.init(k, design, spec, n_batches=n_batches))(key)
+    Attributes
+    ----------
+    state : SVIState
+    trace : tuple of float
+        Negative ELBO by step.
+    anneal_from : int or None
+        Step from which the step size falls.
+    """
 
-    @jax.jit
-    def advance(state: Any, rates: jax.Array) -> Any:
-        def one(state: Any, rate: jax.Array) -> Any:
-            # The step size is data of the compiled loop, so that annealing does not compile anew.
-            svi.optim = optimiser(rate)
-            return svi.stable_update(state, design, spec, n_batches=n_batches)
-
-        return jax.lax.scan(one, state, rates)
-
-    trace: list[float] = []
+    state: Any
+    trace: tuple[float, ...] = ()
     anneal_from: int | None = None
-    while len(trace) < max_steps:
-        at = len(trace) + np.arange(_CHUNK)
-        if anneal_from is None and len(trace) + 300 >= max_steps:
-            anneal_from = len(trace)
-        rates = np.full(_CHUNK, step_size)
+
+    def is_over(self, max_steps: int) -> bool:
+        """Whether all steps are done."""
+        n = len(self.trace)
+        return n >= max_steps or (
+            self.anneal_from is not None and n >= self.anneal_from + _ANNEALING
+        )
+
+    def settled(self, max_steps: int) -> bool:
+        """Whether the ELBO had stopped rising before the steps ran out."""
+        return self.anneal_from is None or self.anneal_from + _ANNEALING < max_steps
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return what `restored` takes."""
+        return {"anneal_from": self.anneal_from}, {
+            **leaves(self.state),
+            "trace": np.array(self.trace),
+        }
+
+    def restored(self, info: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Run:
+        """Return the run that was saved; this one has the structure of its state."""
+        trace = tuple(arrays["trace"].tolist())
+        return _Run(restored(self.state, arrays), trace, info["anneal_from"])
+
+
+class _Ascent:
+    """Steps of Adam on the ELBO, 25 at a time.
+
+    Parameters
+    ----------
+    design, spec : Design, Spec
+    guide : callable
+    max_steps : int
+    step_size : float
+    n_batches : int
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        spec: Spec,
+        guide: Any,
+        max_steps: int,
+        step_size: float,
+        n_batches: int,
+    ) -> None:
+        self.max_steps, self.step_size = max_steps, step_size
+        self.svi = svi = SVI(program, guide, _optimiser(step_size), Trace_ELBO())
+        self._init = jax.jit(lambda k: svi.init(k, design, spec, n_batches=n_batches))
+
+        @jax.jit
+        def advance(state: Any, rates: jax.Array) -> Any:
+            def one(state: Any, rate: jax.Array) -> Any:
+                # The step size is data of the compiled loop, so that annealing does not compile
+                # anew.
+                svi.optim = _optimiser(rate)
+                return svi.stable_update(state, design, spec, n_batches=n_batches)
+
+            return jax.lax.scan(one, state, rates)
+
+        self._advance = advance
+
+    def begun(self, key: jax.Array) -> _Run:
+        """Return the run before its first step."""
+        return _Run(self._init(key))
+
+    def advanced(self, run: _Run, tolerance: float) -> _Run:
+        """Return the run 25 steps later."""
+        anneal_from = run.anneal_from
+        at = len(run.trace) + np.arange(_CHUNK)
+        if anneal_from is None and len(run.trace) + _ANNEALING >= self.max_steps:
+            anneal_from = len(run.trace)
+        rates = np.full(_CHUNK, self.step_size)
         if anneal_from is not None:
-            rates = step_size * 0.03 ** np.clip((at - anneal_from) / 300, 0, 1)
-        state, losses = advance(state, jnp.asarray(rates, float))
-        trace.extend(np.asarray(losses, float).tolist())
-        progress.update(len(trace), elbo=-float(np.mean(trace[-_CHUNK:])))
-        if anneal_from is not None and len(trace) >= anneal_from + 300:
-            break
+            share = np.clip((at - anneal_from) / _ANNEALING, 0, 1)
+            rates = self.step_size * 0.03**share
+        state, losses = self._advance(run.state, jnp.asarray(rates, float))
+        trace = (*run.trace, *np.asarray(losses, float).tolist())
+        new = dataclasses.replace(run, state=state, trace=trace, anneal_from=anneal_from)
         if anneal_from is None and len(trace) >= 300:
             before, now = np.mean(trace[-200:-100]), np.mean(trace[-100:])
             if before - now < tolerance * 100 * abs(now):
-                anneal_from = len(trace)
-    rising = anneal_from is not None and anneal_from + 300 >= max_steps
-    svi.optim = optimiser(step_size)
-    params = svi.get_params(state)
-    return params, trace, not rising
+                return dataclasses.replace(new, anneal_from=len(trace))
+        return new
+
+    def params(self, run: _Run) -> dict[str, Any]:
+        """Return the parameters of the guide."""
+        self.svi.optim = _optimiser(self.step_size)
+        found: dict[str, Any] = self.svi.get_params(run.state)
+        return found
+
+
+def _optimiser(rate: Any) -> ClippedAdam:
+    return ClippedAdam(lambda _: rate, clip_norm=1e6)

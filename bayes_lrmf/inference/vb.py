@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError, positive, whole_number
 from bayes_lrmf.design import Design
+from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, saved_by
 from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.inference.vb_cells import CellTable
 from bayes_lrmf.inference.vb_field import FieldPrior
@@ -52,6 +53,7 @@ def fit_vb(
     max_sweeps: int = 300,
     tolerance: float = 2e-5,
     start: Posterior | None = None,
+    checkpoint: Checkpoint | Saved | None = None,
 ) -> Posterior:
     r"""Fit a structured Gaussian approximation of the posterior by coordinate ascent.
 
@@ -76,6 +78,8 @@ def fit_vb(
         less than 50 times as much.
     start : Posterior, optional
         An earlier fit of the same design to start at.
+    checkpoint : Checkpoint, optional
+        Where to save the fit now and then, and to go on from.
 
     Returns
     -------
@@ -87,7 +91,9 @@ def fit_vb(
     Raises
     ------
     InputError
-        For a spec that is not conjugate.
+        For a spec that is not conjugate, or a checkpoint of another fit.
+    Interrupted
+        After Ctrl-C, with the posterior so far.
 
     Notes
     -----
@@ -112,41 +118,67 @@ def fit_vb(
     max_sweeps = whole_number(max_sweeps, name="max_sweeps")
     tolerance = positive(tolerance, name="tolerance")
     progress = progress or Progress("vb", enabled=False)
-    started = time.perf_counter()
-    fit = _Fit.start(design, spec, _start_values(design, spec, key, progress, start))
-    if start is not None and isinstance(start.state, VariationalState):
-        fit = fit.resumed(start.state)
-    trace: list[float] = []
-    converged = False
+    saved = saved_by(
+        checkpoint,
+        "vb",
+        design,
+        spec,
+        key=key,
+        progress=progress,
+        options={
+            "max_sweeps": max_sweeps,
+            "tolerance": tolerance,
+            "start": None if start is None else start.state.values,
+        },
+    )
     enough = tolerance * design.responses.n_observed + _NEGLIGIBLE_GAIN
-    # Before the first sweep there is a point, and no ELBO.
-    fit, _ = fit.swept(learn=True)
-    n_bound = 0
-    while len(trace) < max_sweeps and not converged:
-        fit, elbo = fit.swept(learn=True)
-        trace.append(-elbo)
-        progress.update(len(trace), elbo=elbo)
-        if len(trace) < n_bound + _FEWEST_SWEEPS:
-            continue
-        gain = trace[-2] - trace[-1]
-        if fit.is_final:
-            converged = abs(gain) < enough
-        elif gain < _ROUGH * enough:
-            fit, n_bound = fit.integrated(), len(trace)
-    fit = fit.with_expected_curvature()
-    message = f"ELBO {-trace[-1]:.6g} after {len(trace)} sweeps"
-    if n_bound:
-        message += f", {len(trace) - n_bound} of them with variances of steps integrated out"
-    if not converged:
-        message += ", still rising"
+    loaded = saved.load("vb")
+    if loaded is not None:
+        run = _Run.loaded(design, spec, *loaded)
+        saved.resumed("sweep", len(run.trace))
+    else:
+        fit = _Fit.start(design, spec, _start_values(design, spec, key, progress, start, saved))
+        if start is not None and isinstance(start.state, VariationalState):
+            fit = fit.resumed(start.state)
+        run = _Run(fit)
+    try:
+        if run.fit.factor is None:
+            # Before the first sweep there is a point, and no ELBO.
+            run = dataclasses.replace(run, fit=run.fit.swept(learn=True)[0].contiguous())
+        while len(run.trace) < max_sweeps and not run.converged:
+            run = run.advanced(enough)
+            progress.update(len(run.trace), elbo=-run.trace[-1])
+            saved.offer("vb", run.state)
+        return _posterior(run, saved, "still rising")
+    except KeyboardInterrupt:
+        if run.fit.factor is not None:
+            saved.offer("vb", run.state, at_once=True)
+        when = f"after {len(run.trace):,} sweeps"
+        stopped = dataclasses.replace(run, converged=False)
+        made = functools.partial(_posterior, stopped, saved, "interrupted") if run.trace else None
+        raise saved.interrupted(when, made) from None
+
+
+def _posterior(run: _Run, saved: Saved, otherwise: str) -> Posterior:
+    fit = run.fit.with_expected_curvature()
+    message = f"ELBO {-run.trace[-1]:.6g} after {len(run.trace)} sweeps"
+    if run.n_bound:
+        n_last = len(run.trace) - run.n_bound
+        message += f", {n_last} of them with variances of steps integrated out"
+    if not run.converged:
+        message += f", {otherwise}"
     record = FitRecord(
         method="vb",
-        converged=converged,
+        converged=run.converged,
         message=message,
-        trace=np.asarray(trace),
-        seconds=time.perf_counter() - started,
+        trace=np.asarray(run.trace),
+        seconds=saved.seconds,
     )
-    return Posterior(design, spec, fit.result(), record)
+    return Posterior(fit.design, fit.spec, fit.result(), record)
+
+
+def _prior_kind(spec: Spec) -> Any:
+    return DirectedPrior if spec.lineage == "directed" else FieldPrior
 
 
 def _check(design: Design, spec: Spec) -> None:
@@ -166,7 +198,12 @@ def _check(design: Design, spec: Spec) -> None:
 
 
 def _start_values(
-    design: Design, spec: Spec, key: jax.Array, progress: Progress, start: Posterior | None
+    design: Design,
+    spec: Spec,
+    key: jax.Array,
+    progress: Progress,
+    start: Posterior | None,
+    saved: Saved | None = None,
 ) -> dict[str, np.ndarray]:
     """Return point values of all sites to start at."""
     if start is not None:
@@ -178,8 +215,60 @@ def _start_values(
         lineage="none" if spec.lineage == "none" else "laplacian",
         likelihood="binomial" if spec.likelihood == "logit_normal" else spec.likelihood,
     )
-    mode = fit_map(design, twin, key=key, progress=progress, tolerance=1e-5, max_iterations=200)
+    mode = fit_map(
+        design,
+        twin,
+        key=key,
+        progress=progress,
+        tolerance=1e-5,
+        max_iterations=200,
+        checkpoint=saved,
+    )
     return {n: v[0] for n, v in mode.state.draw(1, key, design).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A fit and how it came there.
+
+    Attributes
+    ----------
+    fit : _Fit
+    trace : tuple of float
+        Negative ELBO by sweep.
+    n_bound : int
+        Sweeps before the variances of steps were integrated out; 0 if they are not.
+    converged : bool
+    """
+
+    fit: _Fit
+    trace: tuple[float, ...] = ()
+    n_bound: int = 0
+    converged: bool = False
+
+    def advanced(self, enough: float) -> _Run:
+        """Return the run after one sweep more, for which a gain of `enough` is one."""
+        fit, elbo = self.fit.swept(learn=True)
+        trace, n_bound, converged = (*self.trace, -elbo), self.n_bound, False
+        if len(trace) >= n_bound + _FEWEST_SWEEPS:
+            gain = trace[-2] - trace[-1]
+            if fit.is_final:
+                converged = abs(gain) < enough
+            elif gain < _ROUGH * enough:
+                fit, n_bound = fit.integrated(), len(trace)
+        return _Run(fit.contiguous(), trace, n_bound, converged)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return what `loaded` takes."""
+        info = {"n_bound": self.n_bound, "converged": bool(self.converged)}
+        return info, {**self.fit.arrays(), "trace": np.array(self.trace)}
+
+    @classmethod
+    def loaded(
+        cls, design: Design, spec: Spec, info: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> _Run:
+        trace = tuple(arrays["trace"].tolist())
+        return cls(_Fit.of_arrays(design, spec, arrays), trace, info["n_bound"], info["converged"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,8 +294,7 @@ class _Fit:
             rows.append(values["benchmark_sd"] * values["effect_unit"])
         mean = np.concatenate(rows).T.astype(float)
         items = ItemGaussians.start(design, spec, values["loading"], values["intercept"])
-        kind: Any = DirectedPrior if spec.lineage == "directed" else FieldPrior
-        prior = kind.start(design, spec, mean)
+        prior = _prior_kind(spec).start(design, spec, mean)
         maps, panel = local_maps(design, spec)
         size = mean.shape[1]
         blocks = design.blocks
@@ -220,6 +308,62 @@ class _Fit:
         if spec.likelihood == "logit_normal" and len(design.count_benchmarks):
             noise_sd = np.full(len(design.benchmarks), spec.overdispersion_sd.median)
         return cls(design, spec, cells, maps, items, moments, None, prior, noise_sd)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what `of_arrays` takes: all that sweeps renew."""
+        i = self.items
+        assert self.factor is not None
+        found = {f"moments_{n}": v for n, v in self.moments._asdict().items()}
+        found |= {f"prior_{n}": v for n, v in self.prior.arrays().items()}
+        found |= {
+            "item_mean": i.mean,
+            "item_covariance": i.covariance,
+            "item_group_mean": i.group_mean,
+            "item_intercept_sd": np.asarray(i.intercept_sd),
+            "factor_root": self.factor.root,
+            "factor_lower": self.factor.lower,
+        }
+        if self.noise_sd is not None:
+            found["noise_sd"] = self.noise_sd
+        return found
+
+    @classmethod
+    def of_arrays(cls, design: Design, spec: Spec, arrays: dict[str, np.ndarray]) -> _Fit:
+        """Return the fit that gave these arrays."""
+        maps, panel = local_maps(design, spec)
+        cells = CellTable(design, spec, panel, spec.rank + 2)
+        empty = cls(design, spec, cells, maps, *(None,) * 5)  # type: ignore[arg-type]
+        return empty.with_arrays(arrays)
+
+    def with_arrays(self, arrays: dict[str, np.ndarray]) -> _Fit:
+        design, spec = self.design, self.spec
+        prefix = "prior_"
+        of_prior = {n[len(prefix) :]: v for n, v in arrays.items() if n.startswith(prefix)}
+        items = ItemGaussians(
+            design,
+            spec,
+            arrays["item_mean"],
+            arrays["item_covariance"],
+            arrays["item_group_mean"],
+            float(arrays["item_intercept_sd"]),
+        )
+        return dataclasses.replace(
+            self,
+            items=items,
+            moments=Moments(*(arrays[f"moments_{n}"] for n in Moments._fields)),
+            factor=BlockFactor(arrays["factor_root"], arrays["factor_lower"]),
+            prior=_prior_kind(spec).of_arrays(design, spec, of_prior),
+            noise_sd=arrays.get("noise_sd"),
+        )
+
+    def contiguous(self) -> _Fit:
+        """Return the fit with arrays laid out as those that a file gives back.
+
+        Sums over arrays of another layout may differ in the last bit, and a fit that goes on from a
+        checkpoint should not.
+        """
+        # Without `ascontiguousarray`, which makes scalars arrays of one.
+        return self.with_arrays({n: np.asarray(v, order="C") for n, v in self.arrays().items()})
 
     def resumed(self, state: VariationalState) -> _Fit:
         """Return the fit with the spreads and hyper-parameters of an earlier one."""

@@ -128,6 +128,15 @@ class FieldPrior:
         kept = {n: float(values[n]) for n in self.hyper if n in values}
         return dataclasses.replace(self, hyper=self.hyper | kept)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what `of_arrays` takes."""
+        return self.values()
+
+    @classmethod
+    def of_arrays(cls, design: Design, spec: Spec, arrays: Mapping[str, np.ndarray]) -> FieldPrior:
+        """Return the prior that gave these arrays."""
+        return cls(design, spec, {name: float(value) for name, value in arrays.items()})
+
     def values(self) -> dict[str, np.ndarray]:
         """Return the hyper-parameters, as sites of the program."""
         return {name: np.asarray(value) for name, value in self.hyper.items()}

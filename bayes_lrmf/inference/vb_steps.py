@@ -387,6 +387,32 @@ class DirectedPrior:
         )
         return dataclasses.replace(self, scales=scales)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what `of_arrays` takes."""
+        return {
+            **self.scales.to_values(),
+            "factor_weight": self.factor_weight,
+            "effect_weight": self.effect_weight,
+            "marginal": np.asarray(self.marginal),
+            "settled": np.asarray(self.settled),
+        }
+
+    @classmethod
+    def of_arrays(
+        cls, design: Design, spec: Spec, arrays: Mapping[str, np.ndarray]
+    ) -> DirectedPrior:
+        """Return the prior that gave these arrays."""
+        return cls(
+            design.directed,
+            design,
+            spec,
+            StepScales.from_values(arrays),
+            arrays["factor_weight"],
+            arrays["effect_weight"],
+            bool(arrays["marginal"]),
+            float(arrays["settled"]),
+        )
+
     def values(self) -> dict[str, np.ndarray]:
         """Return what predictions need of it."""
         return self.scales.to_values()

@@ -1,0 +1,532 @@
+"""Checkpoints: a fit goes on to the same result to the last bit, and no other fit from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from bayes_lrmf.checks import InputError
+from bayes_lrmf.cli import main
+from bayes_lrmf.commands import fitting
+from bayes_lrmf.design import make_design
+from bayes_lrmf.inference import checkpoint as module
+from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
+from bayes_lrmf.inference.checkpoint import Checkpoint, Interrupted, Saved, leaves, restored
+from bayes_lrmf.lineage import Lineage, lineage_from_frame
+from bayes_lrmf.progress import Progress
+from bayes_lrmf.simulate import simulate
+from bayes_lrmf.spec import read_spec
+from bayes_lrmf.storage import read_posterior, write_posterior
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LAPLACIAN = dataclasses.replace(read_spec("laplacian"), rank=2)
+COUNTS = dataclasses.replace(LAPLACIAN, likelihood="logit_normal")
+LRMF = dataclasses.replace(read_spec("lrmf"), rank=2)
+KEY = jax.random.key(5)
+
+
+class Killed(Exception):
+    """Stands for a process that ends."""
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """Return a function that gives the design for a spec, always on the same simulated tables."""
+
+    def design(spec, trials=1):
+        data = simulate(
+            LAPLACIAN, key=jax.random.key(2), n_models=24, n_items=14, trials=trials,
+            n_benchmarks=2,
+        )  # fmt: skip
+        return make_design(data.responses, spec, lineage=data.lineage)
+
+    return design
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "p.nc.checkpoint"
+
+
+@pytest.fixture
+def killed(monkeypatch, file):
+    """Return a function that fits, and is killed after this write of this stage."""
+
+    def fit(method, *arguments, stage, write, error=Killed, **options):
+        offer, n = Saved.offer, [0]
+
+        def fatal(self, at, state, *, at_once=False):
+            offer(self, at, state, at_once=at_once)
+            n[0] += at == stage and not at_once
+            if n[0] == write and not at_once:
+                raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Saved, "offer", fatal)
+            with pytest.raises((error, Interrupted)) as caught:
+                fit_saved(file, method, *arguments, **options)
+        assert file.exists()
+        return caught.value
+
+    return fit
+
+
+def fit_saved(file, method, design, spec, *, key=KEY, seconds=0, progress=None, **options):
+    with Checkpoint(file, seconds=seconds) as checkpoint:
+        return fit_method(
+            method, design, spec, key=key, checkpoint=checkpoint, progress=progress, **options
+        )
+
+
+def assert_same(found, expected):
+    assert found.record.message == expected.record.message
+    assert found.record.converged == expected.record.converged
+    np.testing.assert_array_equal(found.record.trace, expected.record.trace)
+    assert set(found.state.values) == set(expected.state.values)
+    for name, value in expected.state.values.items():
+        np.testing.assert_array_equal(found.state.values[name], value, err_msg=name)
+    for name, value in expected.record.sample_stats.items():
+        np.testing.assert_array_equal(found.record.sample_stats[name], value, err_msg=name)
+
+
+# --- to the last bit ---
+
+
+@pytest.mark.parametrize("write", [1, 6])
+def test_map_goes_on(simulated, killed, file, write, capsys):
+    design = simulated(LAPLACIAN)
+    expected = fit_map(design, LAPLACIAN, key=KEY)
+    killed("map", design, LAPLACIAN, stage="map", write=write)
+    found = fit_saved(file, "map", design, LAPLACIAN, progress=Progress("map"))
+    assert_same(found, expected)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"resumed from iteration {write} ({file})"
+    assert list(file.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "trials", "kills"),
+    [
+        (LAPLACIAN, 1, [("map", 4), ("vb", 5)]),
+        (LRMF, 1, [("vb", 1), ("vb", 9)]),
+        pytest.param(COUNTS, 9, [("vb", 2)], marks=pytest.mark.slow),
+    ],
+    ids=["laplacian", "lrmf", "counts"],
+)
+def test_vb_goes_on(simulated, killed, file, spec, trials, kills):
+    design = simulated(spec, trials)
+    options = {"max_sweeps": 15}
+    expected = fit_vb(design, spec, key=KEY, **options)
+    for stage, write in kills:
+        killed("vb", design, spec, stage=stage, write=write, **options)
+        assert_same(fit_saved(file, "vb", design, spec, **options), expected)
+
+
+def test_killed_again_and_again(simulated, killed, file):
+    design = simulated(LRMF)
+    expected = fit_vb(design, LRMF, key=KEY)
+    for _ in range(2):
+        killed("vb", design, LRMF, stage="vb", write=2)
+    assert_same(fit_saved(file, "vb", design, LRMF), expected)
+
+
+@pytest.mark.slow
+def test_svi_goes_on(simulated, killed, file):
+    design = simulated(LAPLACIAN)
+    options = {"max_steps": 500}
+    expected = fit_method("svi", design, LAPLACIAN, key=KEY, **options)
+    for stage, write in (("map", 3), ("svi", 1), ("svi", 17), ("svi", 20)):
+        killed("svi", design, LAPLACIAN, stage=stage, write=write, **options)
+        assert_same(fit_saved(file, "svi", design, LAPLACIAN, **options), expected)
+    stop = killed(
+        "svi", design, LAPLACIAN, stage="svi", write=3, error=KeyboardInterrupt, **options
+    )
+    partial = stop.posterior()
+    assert partial.record.message.endswith("after 75 steps, interrupted")
+    assert not partial.record.converged
+    assert_same(fit_saved(file, "svi", design, LAPLACIAN, **options), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spec", "first"), [(LAPLACIAN, ("svi", 3)), (LRMF, ("vb", 3))], ids=["laplacian", "lrmf"]
+)
+def test_nuts_goes_on(simulated, killed, file, spec, first):
+    spec = dataclasses.replace(spec, rank=1)
+    design = simulated(spec, 5)
+    options = {"num_warmup": 12, "num_samples": 12, "num_chains": 2, "max_tree_depth": 4}
+    expected = fit_nuts(design, spec, key=KEY, **options)
+    assert expected.record.sample_stats["diverging"].shape == (2, 12)
+    # Every call does one iteration, then what it did in half a second.
+    for stage, write in (first, ("nuts", 1), ("nuts", 3)):
+        killed("nuts", design, spec, stage=stage, write=write, **options)
+        assert_same(fit_saved(file, "nuts", design, spec, **options), expected)
+    stop = killed("nuts", design, spec, stage="nuts", write=3, error=KeyboardInterrupt, **options)
+    if stop.posterior is not None:
+        partial = stop.posterior()
+        n = partial.state.values["factor"].shape[1]
+        assert partial.record.message == f"interrupted after {n} draws a chain"
+        np.testing.assert_array_equal(
+            partial.state.values["factor"], expected.state.values["factor"][:, :n]
+        )
+
+
+def test_trees_of_arrays_come_back():
+    tree = {"key": jax.random.split(jax.random.key(3), 2), "a": (np.arange(3.0), np.int32(4))}
+    back = restored(tree, leaves(tree))
+    assert jax.tree.structure(back) == jax.tree.structure(tree)
+    np.testing.assert_array_equal(
+        jax.random.key_data(back["key"]), jax.random.key_data(tree["key"])
+    )
+    np.testing.assert_array_equal(back["a"][0], tree["a"][0])
+    assert back["a"][1].dtype == np.int32
+    jax.random.normal(back["key"][0])
+
+
+# --- of one fit alone ---
+
+
+def other_lineage(design):
+    edges = pd.DataFrame(
+        {"child": design.core.nodes[1:2], "parent": design.core.nodes[0], "relation": "merge"}
+    )
+    tree: Lineage = lineage_from_frame(edges)
+    return make_design(design.responses, LAPLACIAN, lineage=tree)
+
+
+def other_response(design):
+    dense = design.responses.dense.copy()
+    at = tuple(np.argwhere(dense == 1)[0])
+    dense[at] = 0
+    return dataclasses.replace(design, responses=dataclasses.replace(design.responses, dense=dense))
+
+
+def test_another_fit_is_refused_and_the_file_stays(simulated, killed, file):
+    design = simulated(LAPLACIAN)
+    killed("vb", design, LAPLACIAN, stage="vb", write=1)
+    before = file.read_bytes()
+    wide = dataclasses.replace(LAPLACIAN, rank=3)
+    changes = {
+        "method": ("map", design, LAPLACIAN, {}),
+        "data": ("vb", other_response(design), LAPLACIAN, {}),
+        "lineage": ("vb", other_lineage(design), LAPLACIAN, {}),
+        "spec": ("vb", design, wide, {}),
+        "seed": ("vb", design, LAPLACIAN, {"key": jax.random.key(6)}),
+        "options": ("vb", design, LAPLACIAN, {"tolerance": 1e-3}),
+    }
+    for named, (method, d, spec, options) in changes.items():
+        with pytest.raises(InputError, match=f"a checkpoint of another fit .*{named}") as caught:
+            fit_saved(file, method, d, spec, **options)
+        assert "\n" not in str(caught.value)
+        assert file.read_bytes() == before
+    fit_saved(file, "vb", design, LAPLACIAN)
+
+
+def test_other_versions_and_features_are_refused(simulated, killed, file, monkeypatch):
+    design = simulated(LRMF)
+    killed("vb", design, LRMF, stage="vb", write=1)
+    known = design.covariates
+    other = dataclasses.replace(known, values=known.values + 1)
+    with pytest.raises(InputError, match=r"another fit \(features differ\)"):
+        fit_saved(file, "vb", dataclasses.replace(design, covariates=other), LRMF)
+    monkeypatch.setattr(module, "package_versions", lambda: {"jax": "0.0"})
+    with pytest.raises(InputError, match=r"another fit \(versions differ\)"):
+        fit_saved(file, "vb", design, LRMF)
+
+
+def test_a_start_is_an_option(simulated, killed, file):
+    design = simulated(LAPLACIAN)
+    start = fit_map(design, LAPLACIAN, key=KEY, max_iterations=3)
+    killed("vb", design, LAPLACIAN, stage="vb", write=1, start=start)
+    with pytest.raises(InputError, match=r"options differ"):
+        fit_saved(file, "vb", design, LAPLACIAN)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of it", b"words"])
+def test_no_checkpoint(simulated, file, content):
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="not a checkpoint; remove it"):
+        fit_saved(file, "map", simulated(LAPLACIAN), LAPLACIAN)
+
+
+def test_two_fits_at_once(simulated, file):
+    with Checkpoint(file), pytest.raises(InputError, match=f"process {os.getpid()} is writing it"):
+        fit_saved(file, "map", simulated(LAPLACIAN), LAPLACIAN)
+    assert list(file.parent.iterdir()) == []
+
+
+def test_outside_of_its_context(simulated, file):
+    with pytest.raises(InputError, match="not open; use it as `with checkpoint:`"):
+        fit_map(simulated(LAPLACIAN), LAPLACIAN, key=KEY, checkpoint=Checkpoint(file))
+    with pytest.raises(InputError, match="seconds is -1"):
+        Checkpoint(file, seconds=-1)
+
+
+# --- when it is written ---
+
+
+def test_a_short_fit_writes_nothing_and_reads_no_data(simulated, file, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(module, "written_whole", refuse)
+    monkeypatch.setattr(module, "_digest", refuse)
+    fit_saved(file, "map", simulated(LAPLACIAN), LAPLACIAN, seconds=1000.0)
+
+
+def test_seconds_between_writes_and_their_share_of_the_time(file, monkeypatch):
+    now, cost, written = [0.0], [0.1], []
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+
+    def state():
+        now[0] += cost[0]
+        written.append(now[0])
+        return {}, {"a": np.zeros(3)}
+
+    saved = Saved(file, 30.0, dict, Progress("vb", enabled=False))
+
+    def run(seconds):
+        stop = now[0] + seconds
+        while now[0] < stop:
+            now[0] += 1.0
+            saved.offer("vb", state)
+
+    run(29.0)
+    assert written == []
+    run(70.0)
+    assert len(written) == 3
+    cost[0] = 10.0
+    run(2000.0)
+    # 5 % of the time at most.
+    assert 8 <= len(written) - 3 <= 10
+    n = len(written)
+    saved.offer("vb", state, at_once=True)
+    assert len(written) == n + 1
+
+
+def test_seconds_of_all_processes_are_counted(simulated, killed, file, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    design = simulated(LAPLACIAN)
+    now[0] = 7.0
+    offer = Saved.offer
+
+    def slow(self, *arguments, **options):
+        now[0] += 1.0
+        offer(self, *arguments, **options)
+
+    monkeypatch.setattr(Saved, "offer", slow)
+    killed("map", design, LAPLACIAN, stage="map", write=5)
+    now[0] = 1000.0
+    found = fit_saved(file, "map", design, LAPLACIAN)
+    assert found.record.seconds == len(found.record.trace)
+
+
+def test_a_full_disk_does_not_end_the_fit(simulated, file, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    design = simulated(LAPLACIAN)
+    expected = fit_map(design, LAPLACIAN, key=KEY)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.np, "savez", full)
+        found = fit_saved(file, "map", design, LAPLACIAN, progress=Progress("map"))
+    assert_same(found, expected)
+    notes = [line for line in capsys.readouterr().err.splitlines() if "note: " in line]
+    assert len(notes) == 1
+    assert "No space left on device" in notes[0]
+    assert list(file.parent.iterdir()) == []
+
+
+# --- Ctrl-C ---
+
+
+def test_ctrl_c_leaves_the_posterior_so_far(simulated, killed, file):
+    design = simulated(LRMF)
+    stop = killed("vb", design, LRMF, stage="vb", write=4, error=KeyboardInterrupt)
+    assert str(stop) == "interrupted after 4 sweeps"
+    partial = stop.posterior()
+    short = fit_vb(design, LRMF, key=KEY, max_sweeps=4)
+    np.testing.assert_array_equal(partial.record.trace, short.record.trace)
+    for name, value in short.state.values.items():
+        np.testing.assert_array_equal(partial.state.values[name], value)
+    assert partial.record.message.endswith("after 4 sweeps, interrupted")
+    assert not partial.record.converged
+    write_posterior(partial, file.with_name("partial.nc"))
+    assert not read_posterior(file.with_name("partial.nc")).record.converged
+    assert_same(fit_saved(file, "vb", design, LRMF), fit_vb(design, LRMF, key=KEY))
+
+
+def test_ctrl_c_in_a_stage_before_leaves_no_posterior(simulated, killed):
+    design = simulated(LRMF)
+    stop = killed("vb", design, LRMF, stage="map", write=4, error=KeyboardInterrupt)
+    assert str(stop) == "interrupted after 4 iterations"
+    assert stop.posterior is None
+
+
+def test_ctrl_c_without_a_checkpoint(simulated, monkeypatch, tmp_path):
+    def offer(self, stage, state, *, at_once=False):
+        if not at_once:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Saved, "offer", offer)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Interrupted) as caught:
+        fit_map(simulated(LAPLACIAN), LAPLACIAN, key=KEY)
+    assert caught.value.posterior().record.message == "stopped after 1 iterations: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    data = simulate(LAPLACIAN, key=jax.random.key(2), n_models=24, n_items=14)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    from bayes_lrmf.lineage import write_lineage
+    from bayes_lrmf.responses import write_responses
+
+    write_responses(data.responses, "r.csv")
+    write_lineage(data.lineage, "l.csv")
+    return tmp_path
+
+
+def command(*options):
+    arguments = ["fit", "r.csv", "--lineage", "l.csv", "--spec", "laplacian", "--num-chains", "1"]
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--method", "vb", "-o", "p.nc", *options])
+    return caught.value.code
+
+
+def test_the_command_goes_on_after_ctrl_c(tables, monkeypatch, capsys):
+    (tables / "p.nc").write_text("an old one")
+    offer, n = Saved.offer, [0]
+
+    def fatal(self, stage, state, *, at_once=False):
+        offer(self, stage, state, at_once=at_once)
+        n[0] += stage == "vb" and not at_once
+        if n[0] == 5 and not at_once:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Saved, "offer", fatal)
+        assert command() == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "bayes-lrmf: interrupted after 5 sweeps; the posterior so far, not converged, is in "
+        "p.partial.nc; the same command goes on from p.nc.checkpoint"
+    )
+    assert (tables / "p.nc").read_text() == "an old one"
+    partial = read_posterior("p.partial.nc")
+    assert len(partial.record.trace) == 5
+    assert partial.seed == 0
+    assert command("--seed", "1") == 2
+    assert "p.nc.checkpoint: a checkpoint of another fit (seed differ" in capsys.readouterr().err
+    assert command("--seed", "1", "--no-checkpoint") in (0, 3)
+    (tables / "p.nc").unlink()
+    capsys.readouterr()
+    (tables / ".p-abcd1234.nc").touch()
+    assert command() in (0, 3)
+    assert "resumed from sweep 5 (p.nc.checkpoint)" in capsys.readouterr().err
+    resumed = (tables / "p.nc").read_bytes()
+    assert sorted(p.name for p in tables.iterdir()) == ["l.csv", "p.nc", "p.partial.nc", "r.csv"]
+    assert command("--no-checkpoint") in (0, 3)
+    assert (tables / "p.nc").read_bytes() == resumed
+
+
+def test_ctrl_c_before_there_is_anything(tables, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bayes_lrmf.inference.vb._Run.advanced", interrupt)
+    monkeypatch.setattr(Saved, "offer", lambda *_, **__: None)
+    assert command("--no-checkpoint") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "bayes-lrmf: interrupted after 0 sweeps; nothing was written"
+    )
+    assert sorted(p.name for p in tables.iterdir()) == ["l.csv", "r.csv"]
+
+
+def test_a_disk_that_is_full_at_the_end_keeps_the_checkpoint(tables, monkeypatch, capsys):
+    (tables / "p.nc").write_text("an old one")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        assert command("--checkpoint-seconds", "0") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("bayes-lrmf: p.nc: could not be written to its end (No space left on")
+    assert (tables / "p.nc").read_text() == "an old one"
+    names = ["l.csv", "p.nc", "p.nc.checkpoint", "r.csv"]
+    assert sorted(p.name for p in tables.iterdir()) == names
+    assert command() in (0, 3)
+    assert "resumed from sweep" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(tables, monkeypatch, capsys):
+    monkeypatch.setattr("bayes_lrmf.console.os.access", lambda *_: False)
+    assert command() == 2
+    assert capsys.readouterr().err == (
+        "bayes-lrmf: p.nc: cannot write there; choose another folder\n"
+    )
+
+
+def test_the_interrupted_line_names_no_checkpoint_that_is_not_used(tables, capsys):
+    (tables / "p.nc.checkpoint").write_text("of another fit")
+    assert fitting._interrupted(Interrupted("after 1 sweep"), "p.nc", 0, goes_on=False) == 130
+    assert capsys.readouterr().err.endswith("after 1 sweep; nothing was written\n")
+
+
+@pytest.mark.slow
+def test_a_real_limit_on_the_size_of_files(tables):
+    """The system refuses every file of more than 20 kB: the answer is a line, not a crash."""
+    limited = (
+        "import resource, sys\n"
+        "from bayes_lrmf.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "main(sys.argv[1:])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "fit", "r.csv", "--method", "map", "-o", "p.nc"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "could not be written to its end (File too large)" in done.stderr.splitlines()[-1]
+    assert sorted(p.name for p in tables.iterdir()) == ["l.csv", "r.csv"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_real_process_that_is_stopped(tables, number):
+    fit = [
+        sys.executable, "-m", "bayes_lrmf", "fit", "r.csv", "--lineage", "l.csv", "--method", "vb",
+        "--checkpoint-seconds", "0", "-o",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    options = {"env": environment, "text": True, "stderr": subprocess.PIPE}
+    first = subprocess.Popen([*fit, "p.nc"], **options)
+    while not Path("p.nc.checkpoint").exists() and first.poll() is None:
+        time.sleep(0.01)
+    first.send_signal(number)
+    first.communicate()
+    assert first.returncode == (130 if number == signal.SIGINT else -number)
+    second = subprocess.run([*fit, "p.nc"], check=False, **options)
+    assert "resumed from" in second.stderr
+    subprocess.run([*fit, "q.nc"], check=False, **options)
+    assert Path("p.nc").read_bytes() == Path("q.nc").read_bytes()
+    left = {p.name for p in tables.iterdir()} - {"p.partial.nc"}
+    assert left == {"l.csv", "r.csv", "p.nc", "q.nc"}

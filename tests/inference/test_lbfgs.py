@@ -1,0 +1,127 @@
+"""L-BFGS: the numbers of scipy, in one go and resumed anywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from bayes_lrmf.inference import lbfgs
+from bayes_lrmf.inference.checkpoint import Checkpoint, Interrupted
+from bayes_lrmf.inference.lbfgs import Found, minimise
+from bayes_lrmf.progress import Progress
+
+FIRST = np.tile([-1.2, 1.0], 4)
+
+
+def rosen(x):
+    return float(scipy.optimize.rosen(x)), scipy.optimize.rosen_der(x)
+
+
+def nothing(*_):
+    pass
+
+
+def search(evaluate=rosen, *, saved=None, tolerance=1e-9, max_iterations=500, report=nothing):
+    from bayes_lrmf.inference.checkpoint import Saved
+
+    saved = saved or Saved(None, 0.0, dict, Progress("map", enabled=False))
+    return minimise(
+        evaluate, FIRST, tolerance=tolerance, max_iterations=max_iterations, report=report,
+        saved=saved, partial=lambda found: found,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"max_iterations": 9},
+        {"max_iterations": 1},
+        {"tolerance": 1e-3},
+        {"tolerance": 1e-300},
+    ],
+)
+def test_same_as_scipy_to_the_last_bit(limits):
+    trace, n_called, n_of_scipy = [], [0], [0]
+
+    def counted(count):
+        def evaluate(x):
+            count[0] += 1
+            return rosen(x)
+
+        return evaluate
+
+    tolerance, n = limits.get("tolerance", 1e-9), limits.get("max_iterations", 500)
+    expected = scipy.optimize.minimize(
+        counted(n_of_scipy),
+        FIRST,
+        jac=True,
+        method="L-BFGS-B",
+        callback=lambda intermediate_result: trace.append(float(intermediate_result.fun)),
+        options={"maxcor": 20, "ftol": tolerance, "gtol": 1e-8, "maxiter": n, "maxfun": 2 * n},
+    )
+    found = search(counted(n_called), **limits)
+    np.testing.assert_array_equal(found.x, expected.x)
+    assert found.trace == trace
+    assert (found.value, found.success, found.message) == (
+        float(expected.fun),
+        bool(expected.success),
+        expected.message,
+    )
+    assert n_called == n_of_scipy
+
+
+def test_a_limit_of_evaluations_counts_as_scipy_does():
+    """A function that is hard along lines takes many evaluations an iteration."""
+
+    def hard(x):
+        return float(np.abs(x).sum() ** 1.5), 1.5 * np.sqrt(np.abs(x).sum()) * np.sign(x)
+
+    for n in (4, 8, 12):
+        expected = scipy.optimize.minimize(
+            hard, FIRST, jac=True, method="L-BFGS-B",
+            options={"maxcor": 20, "ftol": 0.0 + 1e-300, "gtol": 1e-8, "maxiter": n,
+                     "maxfun": 2 * n},
+        )  # fmt: skip
+        found = search(hard, tolerance=1e-300, max_iterations=n)
+        np.testing.assert_array_equal(found.x, expected.x)
+        assert found.message == expected.message
+
+
+def test_without_the_routine_of_scipy_there_is_scipy_itself(monkeypatch):
+    expected = search()
+    monkeypatch.setattr(lbfgs, "_step", None)
+    found = search()
+    np.testing.assert_array_equal(found.x, expected.x)
+    assert found.trace == expected.trace
+    assert found.message == expected.message
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [1, 2, 7, 26, 61])
+def test_resumed_after_any_evaluation(tmp_path, at, error):
+    expected, n_called = search(), [0]
+
+    def fragile(x):
+        n_called[0] += 1
+        if n_called[0] == at:
+            raise error
+        return rosen(x)
+
+    def fit(evaluate):
+        with Checkpoint(tmp_path / "c", seconds=0) as checkpoint:
+            return search(evaluate, saved=checkpoint.of(dict, Progress("map", enabled=False)))
+
+    with pytest.raises((error, Interrupted)) as caught:
+        fit(fragile)
+    if error is KeyboardInterrupt and at > 2:
+        partial = caught.value.posterior()
+        assert isinstance(partial, Found)
+        assert not partial.success
+        assert rosen(partial.x)[0] == partial.value == partial.trace[-1]
+        assert partial.trace == expected.trace[: len(partial.trace)]
+    found = fit(rosen)
+    np.testing.assert_array_equal(found.x, expected.x)
+    assert found.trace == expected.trace
+    assert not (tmp_path / "c").exists()
