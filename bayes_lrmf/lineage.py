@@ -430,7 +430,7 @@ def _check_columns(table: Table, needed: Sequence[str], optional: Sequence[str])
 
 def _lineage_of(table: Table, aliases: Mapping[str, str]) -> Lineage:
     _check_columns(table, _COLUMNS[:3], _COLUMNS[3:])
-    relations = table.frame["relation"]
+    relations = table.frame["relation"].astype(object)
     for row in np.flatnonzero(~relations.isin(RELATIONS).to_numpy()).tolist():
         value = relations.iloc[row]
         given = "" if pd.isna(value) else str(value).strip()

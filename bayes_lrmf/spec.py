@@ -270,6 +270,12 @@ def read_spec(name_or_path: str | os.PathLike[str]) -> Spec:
         table = tomllib.loads(source.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise InputError("not a UTF-8 text file", where=where, fix="save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"not valid TOML ({error})", where=where, fix="mend that line") from error
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror})", where=where, fix="change its permissions"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        # Nesting without end, and numbers of thousands of digits, have errors of their own.
+        why = error if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
+        raise InputError(f"not valid TOML ({why})", where=where, fix="mend that line") from error
     return Spec.from_dict(table, where=where)

@@ -116,8 +116,11 @@ def _from_samples(samples: Samples) -> Part:
         if record.get("doc") is not None and item not in documents:
             documents[item] = document_hash(record["doc"])
         listed = record.get("metrics")
-        metrics = listed if isinstance(listed, list) else record.keys() - _NO_METRICS
-        for metric in sorted(metrics, key=list(record).index) if not listed else metrics:
+        if isinstance(listed, list) and listed:
+            metrics = [metric for metric in listed if isinstance(metric, str)]
+        else:
+            metrics = [metric for metric in record if metric not in _NO_METRICS]
+        for metric in metrics:
             scored.put_given(str(name), metric, item, record.get(metric), where=where)
     if not documents and not scored.values and not scored.no_numbers:
         raise InputError("holds no samples", where=str(samples.path), fix="delete it")

@@ -1,0 +1,65 @@
+"""What a compressed file may unpack to, so that a small one cannot fill the memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+from typing import IO, cast
+
+from bayes_lrmf.checks import InputError
+
+__all__ = ["open_gzip", "refuse_bomb"]
+
+# Tables of zeros and ones, long texts with few words and constant columns stay well below.
+_TIMES = 100
+_FREE = 256 << 20
+_FREE_TEXT = 16 << 20
+
+
+def refuse_bomb(path: Path, n_bytes: float, *, free: int = _FREE) -> None:
+    """Refuse a file that unpacks to more than `free` bytes and more than 100 times its size.
+
+    Parameters
+    ----------
+    path : Path
+    n_bytes : float
+        What it unpacks to.
+    free : int
+        Bytes that any file may unpack to; 256 MB by default.
+
+    Raises
+    ------
+    InputError
+        If it is too much.
+    """
+    size = path.stat().st_size
+    if n_bytes > max(free, _TIMES * size):
+        raise InputError(
+            f"unpacks from {size / 1e6:,.3g} MB to over {max(free, _TIMES * size) / 1e6:,.0f} MB",
+            where=str(path),
+            fix="compress it less, or divide it, if that is meant",
+        )
+
+
+def open_gzip(path: Path) -> IO[bytes]:
+    """Open a gzip file that raises `InputError` on reading when it unpacks to too much."""
+    return cast(IO[bytes], io.BufferedReader(_Watched(path), 1 << 20))
+
+
+class _Watched(io.RawIOBase):
+    def __init__(self, path: Path) -> None:
+        self._path, self._stream, self._n = path, gzip.open(path, "rb"), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        n = self._stream.readinto(buffer)
+        self._n += n
+        refuse_bomb(self._path, self._n, free=_FREE_TEXT)
+        return n
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
