@@ -18,8 +18,6 @@ _KEY = "model"
 _DATE = re.compile(
     r"(^|[ _-])date$|modified$|(created|updated|uploaded)([ _-]?at)?$", re.IGNORECASE
 )
-# Dates without dashes; other numbers are none.
-_DIGITS = r"\d{4}|\d{6}|\d{8}"
 
 
 def read_features(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -124,10 +122,7 @@ def _dates(table: Table, column: str) -> pd.Series:
         # pandas would take the year 2024 for so many nanoseconds after 1970.
         bad = given
     else:
-        plain = pd.to_numeric(texts, errors="coerce").notna() & ~texts.str.fullmatch(_DIGITS)
-        dates = pd.to_datetime(
-            texts.where(given & ~plain), utc=True, format="ISO8601", errors="coerce"
-        )
+        dates = pd.to_datetime(texts.where(given), utc=True, format="ISO8601", errors="coerce")
         bad = given & dates.isna()
     if bad.any():
         row = int(bad.to_numpy().argmax())

@@ -29,6 +29,7 @@ __all__ = ["Table", "read_table", "table_of_frame", "write_table"]
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 _BLANK_LINES = 1_000  # before the header
+_COLUMNS = 50_000  # a table of more takes pandas far longer than the same one written long
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +222,12 @@ def _unique_names(columns: Iterable[object], name: str | None) -> list[str]:
             raise InputError(
                 f"{count} columns are named {column!r}", where=name, fix="keep one, or rename"
             )
+    if len(stripped) > _COLUMNS:
+        raise InputError(
+            f"{len(stripped):,} columns are too many",
+            where=name,
+            fix=f"keep {_COLUMNS:,}, or write one row for each result",
+        )
     return stripped
 
 

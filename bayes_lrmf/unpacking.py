@@ -49,7 +49,8 @@ def open_gzip(path: Path) -> IO[bytes]:
 
 class _Watched(io.RawIOBase):
     def __init__(self, path: Path) -> None:
-        self._path, self._stream, self._n = path, gzip.open(path, "rb"), 0
+        self._path, self._n = path, 0
+        self._stream = gzip.GzipFile(path, "rb")
 
     def readable(self) -> bool:
         return True

@@ -100,7 +100,7 @@ def _from_samples(samples: Samples) -> Part:
         samples.task,
         samples.when,
         str(samples.path),
-        lower_is_better=frozenset(m for m, up in (better or {}).items() if up is False),
+        lower_is_better=_lower(better),
     )
     documents: dict[str, str] = {}
     times: dict[str, int] = defaultdict(int)
@@ -127,14 +127,20 @@ def _from_samples(samples: Samples) -> Part:
     return Part(scored, documents, results.setting(samples.task) if results else "")
 
 
+def _lower(better: Any) -> frozenset[str]:
+    """Return the metrics of a task that are better when lower."""
+    pairs = better.items() if isinstance(better, dict) else ()
+    return frozenset(metric for metric, up in pairs if up is False)
+
+
 def _from_results(results: Results, task: str, metrics: dict[str, Any]) -> Part:
-    better = results.part("higher_is_better").get(task) or {}
+    better = results.part("higher_is_better").get(task)
     scored = Scored(
         results.model,
         task,
         results.when,
         str(results.path),
-        lower_is_better=frozenset(m for m, up in better.items() if up is False),
+        lower_is_better=_lower(better),
     )
     sizes = results.part("n-samples").get(task)
     size = sizes.get("effective") if isinstance(sizes, dict) else None
