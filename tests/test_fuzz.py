@@ -148,6 +148,11 @@ def test_parquet_that_is_no_plain_table(tmp_path):
     pq.write_table(pa.table({"child": ["a"], "parent": ["b"], "relation": [1]}), path)
     with pytest.raises(InputError, match="unknown relation '1'"):
         read_lineage(path)
+    broken = pa.array([b"m\xff"], pa.binary()).view(pa.string())
+    for name in ("model", "type"):
+        pq.write_table(pa.table({"model": ["a"], "n": [1]} | {name: broken}), path)
+        with pytest.raises(InputError, match="is not a Parquet file, or is damaged"):
+            read_features(path)
     table = pa.table({"model": ["a"], "n": [1]}).replace_schema_metadata({"pandas": "{"})
     pq.write_table(table, path)
     with pytest.raises(InputError, match="is not a Parquet file, or is damaged"):
