@@ -404,17 +404,18 @@ def read_aliases(given: Any) -> dict[str, str]:
                     where=table.name,
                     fix="keep one",
                 )
-    resolved = {}
+    resolved: dict[str, str] = {}
     for alias in given:
-        seen = [alias]
-        while seen[-1] in given and given[seen[-1]] != seen[-1]:
-            seen.append(given[seen[-1]])
-            if seen[-1] in seen[:-1]:
-                raise InputError(
-                    "aliases go in a circle: " + " -> ".join(seen), fix="remove one of them"
-                )
-        resolved[alias] = seen[-1]
-    return resolved
+        seen, name = {alias: None}, alias
+        while name not in resolved and name in given and given[name] != name:
+            name = given[name]
+            if name in seen:
+                circle = " -> ".join([*seen, name])
+                raise InputError(f"aliases go in a circle: {circle}", fix="remove one of them")
+            seen[name] = None
+        end = resolved.get(name, name)
+        resolved |= {one: end for one in seen if one in given}
+    return {alias: resolved[alias] for alias in given}
 
 
 def _check_columns(table: Table, needed: Sequence[str], optional: Sequence[str]) -> None:

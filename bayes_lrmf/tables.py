@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.files import existing_file, written_whole
-from bayes_lrmf.unpacking import open_gzip, refuse_bomb
+from bayes_lrmf.unpacking import decoded_size, open_gzip, refuse_bomb
 
 __all__ = ["Table", "read_table", "table_of_frame", "write_table"]
 
@@ -260,7 +260,7 @@ def _read_parquet(file: Path, text: Sequence[str]) -> pd.DataFrame:
             refuse_bomb(file, _decoded_size(stream.metadata))
             table = stream.read()
             table.validate(full=True)
-        refuse_bomb(file, sum(_text_size(column) for column in table.columns))
+        refuse_bomb(file, sum(decoded_size(column) for column in table.columns))
         for at, field in enumerate(schema):
             if field.name.strip() not in text and not pa.types.is_dictionary(field.type):
                 table = table.set_column(at, field, table.column(at).cast(field.type))
@@ -289,17 +289,6 @@ def _decoded_size(metadata: Any) -> float:
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     pages = sum(group.total_byte_size for group in groups)
     return float(max(pages, metadata.num_rows * max(16, 2 * metadata.num_columns)))
-
-
-def _text_size(column: pa.ChunkedArray) -> float:
-    """Return bytes of a column of texts if each row held its own."""
-    if not pa.types.is_dictionary(column.type):
-        return float(column.nbytes)
-    size = 0.0
-    for chunk in column.chunks:
-        lengths = pc.binary_length(chunk.dictionary.cast(pa.large_binary()))
-        size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
-    return size
 
 
 def _mapped(kind: pa.DataType) -> pd.ArrowDtype | None:

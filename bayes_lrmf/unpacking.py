@@ -7,9 +7,12 @@ import io
 from pathlib import Path
 from typing import IO, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from bayes_lrmf.checks import InputError
 
-__all__ = ["open_gzip", "refuse_bomb"]
+__all__ = ["decoded_size", "open_gzip", "refuse_bomb"]
 
 # Tables of zeros and ones, long texts with few words and constant columns stay well below.
 _TIMES = 100
@@ -40,6 +43,22 @@ def refuse_bomb(path: Path, n_bytes: float, *, free: int = _FREE) -> None:
             where=str(path),
             fix="compress it less, or divide it, if that is meant",
         )
+
+
+def decoded_size(column: pa.Array | pa.ChunkedArray) -> float:
+    """Return bytes of a column of Arrow if each row held its own text, not a shared one."""
+    if isinstance(column, pa.ChunkedArray):
+        return sum(decoded_size(chunk) for chunk in column.chunks)
+    if pa.types.is_struct(column.type):
+        return sum(decoded_size(part) for part in column.flatten())
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return decoded_size(column.flatten())
+    values = column.dictionary if pa.types.is_dictionary(column.type) else None
+    kinds = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+    if values is None or values.type not in kinds:
+        return float(column.nbytes)
+    lengths = pc.binary_length(values.cast(pa.large_binary()))
+    return float(pc.sum(lengths.take(column.indices)).as_py() or 0)
 
 
 def open_gzip(path: Path) -> IO[bytes]:

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from bayes_lrmf.checks import InputError, printable
 from bayes_lrmf.console import emit
 from bayes_lrmf.features import read_features
-from bayes_lrmf.lineage import read_lineage
+from bayes_lrmf.lineage import read_aliases, read_lineage
 from bayes_lrmf.responses import read_responses, write_responses
 from bayes_lrmf.sources.json_files import json_content
 from bayes_lrmf.sources.mergekit import last_merge
+from bayes_lrmf.sources.parquet_files import rows_of
 from bayes_lrmf.spec import read_spec
 from bayes_lrmf.tables import read_table
-from bayes_lrmf.unpacking import refuse_bomb
+from bayes_lrmf.unpacking import decoded_size, refuse_bomb
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOW = {"posterior edited", "posterior bytes", "costs", "command line"}
@@ -184,6 +185,34 @@ def test_json_of_halves_and_of_endless_numbers(tmp_path):
         json_content(path)
 
 
+def test_long_chains_of_aliases_are_followed_in_no_time():
+    chain = {str(i): str(i + 1) for i in range(20_000)}
+    found = read_aliases(chain | {"x": "x", "y": "x"})
+    assert set(found.values()) == {"20000", "x"}
+    assert list(found)[:2] == ["0", "1"]
+    with pytest.raises(InputError, match="a -> b -> c -> b; remove one"):
+        read_aliases({"a": "b", "b": "c", "c": "b"})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("--- a\n" * 20_000, "more than 50,000 values; divide it"),
+        ("a: 1" + ":59" * 5_000, "more than 10,000 characters; shorten it"),
+    ],
+)
+def test_recipes_that_take_long_to_read(tmp_path, text, words):
+    (tmp_path / "y.yml").write_text(text)
+    with pytest.raises(InputError, match=words):
+        last_merge(tmp_path / "y.yml")
+
+
+def test_a_spec_of_many_keys(tmp_path):
+    (tmp_path / "s.toml").write_text("a." * 20_000 + "a = 1\n")
+    with pytest.raises(InputError, match="larger than 32 kB"):
+        read_spec(tmp_path / "s.toml")
+
+
 def test_a_recipe_with_half_a_character(tmp_path):
     path = tmp_path / "y.yml"
     path.write_text('merge_method: linear\nmodels: [{model: "\\ud800"}]\n')
@@ -220,6 +249,19 @@ def test_parquet_bombs_by_rows_and_by_long_texts(tmp_path, column):
     pq.write_table(pa.table({"model": names, "n": names} | {column: long}), path)
     with pytest.raises(InputError, match="unpacks from"):
         read_features(path)
+
+
+def test_parquet_bomb_of_another_tool(tmp_path):
+    path = tmp_path / "d.parquet"
+    long = pa.DictionaryArray.from_arrays(np.zeros(10_000, np.int32), pa.array(["x" * 50_000]))
+    nested = pa.StructArray.from_arrays([long], ["query"])
+    for column in (long, nested):
+        pq.write_table(pa.table({"doc": column}), path)
+        with pytest.raises(InputError, match="unpacks from"):
+            list(rows_of(path))
+    few = pa.DictionaryArray.from_arrays(np.zeros(100, np.int32), pa.array(["x" * 50_000]))
+    assert decoded_size(few) == 100 * 50_000
+    assert decoded_size(pa.chunked_array([few, few])) == 200 * 50_000
 
 
 def test_what_is_large_may_unpack_to_a_hundred_times_its_size(tmp_path):
