@@ -6,7 +6,18 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["InputError", "nearest", "one_of", "positive", "probability", "whole_number"]
+__all__ = [
+    "InputError",
+    "nearest",
+    "one_of",
+    "positive",
+    "printable",
+    "probability",
+    "whole_number",
+]
+
+_LONGEST = 600
+_LONGEST_NAME = 300  # the nearest to a longer one takes long to find
 
 
 class InputError(ValueError):
@@ -24,15 +35,31 @@ class InputError(ValueError):
 
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
         self.what, self.where, self.fix = what, where, fix
-        line = f"{where}: {what}" if where else what
+        parts = [part and printable(part) for part in (where, what, fix)]
+        line = f"{parts[0]}: {parts[1]}" if where else str(parts[1])
         if fix:
-            line = f"{line}; {fix}"
-        super().__init__(" ".join(line.split()))
+            line = f"{line}; {parts[2]}"
+        super().__init__(line)
+
+
+def printable(text: str) -> str:
+    """Return a text as one line of at most 600 characters that leaves a terminal alone.
+
+    Blanks of every kind become spaces, other characters that cannot be printed their escapes.
+    """
+    line = " ".join(text.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST - 100]} ... {line[-90:]}"
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name most like `name`, ignoring case, or None when none is alike."""
-    by_folded = {v.casefold(): v for v in valid}
+    if len(name) > _LONGEST_NAME:
+        return None
+    by_folded = {v.casefold(): v for v in valid if len(v) <= _LONGEST_NAME}
     hits = difflib.get_close_matches(name.casefold(), list(by_folded), n=1, cutoff=0.6)
     return by_folded[hits[0]] if hits else None
 
@@ -53,7 +80,8 @@ def one_of(value: str, valid: Iterable[str], *, name: str, where: str | None = N
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and (isinstance(value, float) or abs(value) < 1e300) and value == value
 
 
 def positive(value: Any, *, name: str, where: str | None = None) -> float:
@@ -72,7 +100,7 @@ def probability(value: Any, *, name: str, where: str | None = None) -> float:
 
 def whole_number(value: Any, *, name: str, minimum: int = 1, where: str | None = None) -> int:
     """Return `value` as an int if it is a whole number of at least `minimum`."""
-    if not _is_number(value) or value != int(value) or value < minimum:
+    if not _is_number(value) or not minimum <= value < float("inf") or value != int(value):
         raise InputError(
             f"{name} is {value!r}", where=where, fix=f"give a whole number of at least {minimum}"
         )

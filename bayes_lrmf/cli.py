@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except UnicodeEncodeError as error:
+        _fail(f"{error.object!r} is no text in UTF-8; give names and paths in UTF-8")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bayes_lrmf.checks import InputError, one_of
+from bayes_lrmf.checks import InputError, one_of, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ __all__ = [
 
 SEED = click.IntRange(0, 2**32 - 1)
 TERMINAL_ROWS = 40
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Commands(click.Group):
@@ -56,7 +57,7 @@ def limit_options[**P, R](command: Callable[P, R]) -> Callable[P, R]:
 
 def say(line: str) -> None:
     """Print a line on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
@@ -75,7 +76,11 @@ def checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
 
 
 def emit(table: pd.DataFrame, output: str | None) -> None:
-    """Write a table to a file, or print it: as text on a terminal, else as CSV."""
+    """Write a table to a file, or print it: as text on a terminal, else as CSV.
+
+    Names stay as they are, so that they are read back the same; where one begins as a formula does,
+    a warning says so, as a spreadsheet would run it whatever quotes stand around it.
+    """
     if output is not None:
         from bayes_lrmf.files import written_whole
 
@@ -84,13 +89,41 @@ def emit(table: pd.DataFrame, output: str | None) -> None:
                 table.to_parquet(temporary, index=False)
             else:
                 table.to_csv(temporary, index=False, float_format="%.6g")
+                _warn_of_formulas(table, output)
         say(f"{len(table):,} rows written to {output}")
     elif sys.stdout.isatty():
-        print(table.head(TERMINAL_ROWS).to_string(index=False))
+        shown = table.head(TERMINAL_ROWS)
+        print(shown.map(_shown).to_string(index=False))
         if len(table) > TERMINAL_ROWS:
             say(f"{len(table) - TERMINAL_ROWS:,} more rows; all of them with -o FILE")
     else:
         table.to_csv(sys.stdout, index=False, float_format="%.6g")
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
+
+
+def _warn_of_formulas(table: pd.DataFrame, output: str) -> None:
+    import pandas as pd
+
+    texts = [table[c].dropna() for c in table.select_dtypes(["object", "str"])]
+    found = [name for column in texts for name in pd.unique(column) if _is_formula(name)]
+    if found:
+        say(
+            f"warning: {len(found):,} names begin as a formula does, such as {found[0]!r}: open "
+            f"{output} in a spreadsheet as text, or write Parquet"
+        )
+
+
+def _is_formula(value: Any) -> bool:
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
 
 
 def model_names(given: str | None) -> list[str] | None:

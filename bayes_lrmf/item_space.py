@@ -141,6 +141,10 @@ def mean_lengths(steps: np.ndarray, cols: np.ndarray) -> np.ndarray:
     -------
     array, shape (n,)
     """
-    n_draws, n, _ = steps.shape
-    mean = steps.transpose(1, 0, 2).reshape(n, -1) @ cols.reshape(-1, cols.shape[2]) / n_draws
+    n_draws, n, n_fields = steps.shape
+    mean = (
+        steps.transpose(1, 0, 2).reshape(n, n_draws * n_fields)
+        @ cols.reshape(-1, cols.shape[2])
+        / n_draws
+    )
     return np.asarray(np.sqrt((mean.astype(float) ** 2).mean(1)))

@@ -262,20 +262,22 @@ def _one_row_each(
     if len(first) == len(rows):
         return matrix
     again = np.setdiff1d(np.arange(len(rows)), first)
-    for row in again:
-        target = matrix[first[rows[row]]]
-        clash = (matrix[row] >= 0) & (target >= 0) & (matrix[row] != target)
-        if clash.any():
-            col = int(clash.argmax())
-            raise _disagreement(
-                table, models[rows[row]], items.iloc[col], first[rows[row]], int(row)
-            )
-        np.copyto(target, matrix[row], where=target < 0)
+    order = np.argsort(rows, kind="stable")
+    starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
+    highest = np.maximum.reduceat(matrix[order], starts, axis=0)
+    above = np.float32(np.inf) if matrix.dtype.kind == "f" else matrix.dtype.type(127)
+    lowest = np.minimum.reduceat(np.where(matrix >= 0, matrix, above)[order], starts, axis=0)
+    clash = (highest >= 0) & (highest != lowest)
+    if clash.any():
+        model, col = np.argwhere(clash)[0]
+        its_rows = np.flatnonzero((rows == model) & (matrix[:, col] >= 0))
+        other = its_rows[matrix[its_rows, col] != matrix[its_rows[0], col]][0]
+        raise _disagreement(table, models[model], items.iloc[col], int(its_rows[0]), int(other))
     repeated = [models[k] for k in np.unique(rows[again])]
     notes.append(
         f"{counted(repeated, 'model')} with several rows that agree, merged: {named(repeated)}"
     )
-    return matrix[first]
+    return highest
 
 
 def _long_items(table: Table, layout: str) -> tuple[np.ndarray, pd.DataFrame, list[str]]:
@@ -321,7 +323,6 @@ def _long_cells(
     else:
         successes, trials = _counts(table, whole=layout == "counts")
         successes, trials = successes.astype(np.float32), trials.astype(np.float32)
-        items["trials"] = _usual_trials(cols, trials, len(items))
         is_part = np.zeros(len(items), dtype=bool)
         is_part[cols[_is_broken(successes)]] = True
         if is_part.any():
@@ -344,7 +345,10 @@ def _long_cells(
             f"{models[rows[k]]}, {items['benchmark'][cols[k]]}:{items['item'][cols[k]]}"
         )
     is_first = np.concatenate([[True], ~is_again])[: len(rows)]
-    return Cells(rows[is_first], cols[is_first], successes[is_first], trials[is_first])
+    rows, cols, successes, trials = (v[is_first] for v in (rows, cols, successes, trials))
+    if layout != "long":
+        items["trials"] = _usual_trials(cols, trials, len(items))
+    return Cells(rows, cols, successes, trials)
 
 
 def _check_responses(table: Table, values: np.ndarray, column: str) -> None:
@@ -371,6 +375,8 @@ def _counts(table: Table, *, whole: bool) -> tuple[np.ndarray, np.ndarray]:
         ("successes", no_successes & ~no_trials, "successes are missing", both),
         ("trials", no_trials & ~no_successes, "trials are missing", both),
         ("trials", np.isinf(trials), "trials are infinite", "give a whole number"),
+        # Counts are held in single precision, where larger ones are not exact.
+        ("trials", trials > 2**24, "trials {:g} are too many", "give 16,777,216 or fewer"),
         ("trials", trials < 1, "trials {:g} are below 1", "leave successes and trials empty"),
         ("trials", _is_broken(trials), "trials {:g} are not whole", "give a whole number"),
         ("successes", successes < 0, "successes {:g} are negative", "give 0 or more"),

@@ -434,17 +434,18 @@ def read_aliases(given: Any) -> dict[str, str]:
                     where=table.name,
                     fix="keep one",
                 )
-    resolved = {}
+    resolved: dict[str, str] = {}
     for alias in given:
-        seen = [alias]
-        while seen[-1] in given and given[seen[-1]] != seen[-1]:
-            seen.append(given[seen[-1]])
-            if seen[-1] in seen[:-1]:
-                raise InputError(
-                    "aliases go in a circle: " + " -> ".join(seen), fix="remove one of them"
-                )
-        resolved[alias] = seen[-1]
-    return resolved
+        seen, name = {alias: None}, alias
+        while name not in resolved and name in given and given[name] != name:
+            name = given[name]
+            if name in seen:
+                circle = " -> ".join([*seen, name])
+                raise InputError(f"aliases go in a circle: {circle}", fix="remove one of them")
+            seen[name] = None
+        end = resolved.get(name, name)
+        resolved |= {one: end for one in seen if one in given}
+    return {alias: resolved[alias] for alias in given}
 
 
 def _check_columns(table: Table, needed: Sequence[str], optional: Sequence[str]) -> None:
@@ -460,7 +461,7 @@ def _check_columns(table: Table, needed: Sequence[str], optional: Sequence[str])
 
 def _lineage_of(table: Table, aliases: Mapping[str, str]) -> Lineage:
     _check_columns(table, _COLUMNS[:3], _COLUMNS[3:])
-    relations = table.frame["relation"]
+    relations = table.frame["relation"].astype(object)
     for row in np.flatnonzero(~relations.isin(RELATIONS).to_numpy()).tolist():
         value = relations.iloc[row]
         given = "" if pd.isna(value) else str(value).strip()

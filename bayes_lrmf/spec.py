@@ -19,6 +19,7 @@ LIKELIHOODS = ("bernoulli", "binomial", "beta_binomial", "logit_normal")
 LINEAGE_PRIORS = ("laplacian", "directed", "none")
 ITEM_PRIORS = ("independent", "laplacian")
 STEP_SHAPES = ("student_t", "mixture")
+_MAX_BYTES = 32_000
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,8 @@ def read_spec(name_or_path: str | os.PathLike[str]) -> Spec:
     Raises
     ------
     InputError
-        If there is no such name or file, the TOML is broken, or a key or value is not valid.
+        If there is no such name or file, the TOML is broken or larger than 32 kB, or a key
+        or value is not valid.
     """
     text_name = os.fspath(name_or_path)
     names = named_specs()
@@ -267,9 +269,19 @@ def read_spec(name_or_path: str | os.PathLike[str]) -> Spec:
     else:
         one_of(text_name, names, name="spec")
     try:
+        if len(source.read_bytes()) > _MAX_BYTES:
+            raise InputError("larger than 32 kB", where=where, fix="give a spec alone")
         table = tomllib.loads(source.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise InputError("not a UTF-8 text file", where=where, fix="save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"not valid TOML ({error})", where=where, fix="mend that line") from error
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror})", where=where, fix="change its permissions"
+        ) from error
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        # Nesting without end, and numbers of thousands of digits, have errors of their own.
+        why = error if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
+        raise InputError(f"not valid TOML ({why})", where=where, fix="mend that line") from error
     return Spec.from_dict(table, where=where)

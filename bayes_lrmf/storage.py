@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -29,6 +32,7 @@ from bayes_lrmf.posterior import (
 )
 from bayes_lrmf.responses import Cells, Responses
 from bayes_lrmf.spec import Spec
+from bayes_lrmf.unpacking import refuse_bomb
 
 __all__ = ["read_posterior", "write_posterior"]
 
@@ -174,11 +178,38 @@ def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
         numeric = [n for n, v in node.data_vars.items() if v.dtype.kind in "fiu" and v.size > 1000]
         if numeric:
             encoding[node.path] = {n: {"zlib": True, "complevel": 1} for n in numeric}
+    tree.attrs["content_sha256"] = _content_digest(tree)
     # In memory first: on a full disk HDF5 ends the process.
     content = io.BytesIO()
     tree.to_netcdf(content, engine="h5netcdf", encoding=encoding)
     with written_whole(path) as temporary:
         temporary.write_bytes(content.getvalue())
+
+
+def _content_digest(tree: xr.DataTree) -> str:
+    """Return the SHA-256, in hex, of all values and of the attributes of the file."""
+    digest = hashlib.sha256()
+    for node in sorted(tree.subtree, key=lambda node: str(node.path)):
+        for name, variable in sorted(node.to_dataset(inherit=False).variables.items(), key=str):
+            values = np.asarray(variable.values)
+            digest.update(f"{node.path}\0{name}\0{values.shape}\0".encode())
+            if values.dtype.kind in "fiub":
+                digest.update(np.ascontiguousarray(values).tobytes())
+            else:
+                digest.update("\0".join(map(str, values.ravel())).encode("utf-8", "replace"))
+    known = {k: str(v) for k, v in tree.attrs.items() if k != "content_sha256"}
+    digest.update(json.dumps(known, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _packed_size(file: Path) -> float:
+    """Return bytes of all arrays of a file once unpacked."""
+    sizes = []
+    with h5py.File(file) as stream:
+        stream.visititems(
+            lambda _, thing: sizes.append(thing.nbytes) if isinstance(thing, h5py.Dataset) else None
+        )
+    return float(sum(sizes))
 
 
 def _compact(value: np.ndarray) -> np.ndarray:
@@ -196,14 +227,18 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
     Raises
     ------
     InputError
-        If the file is missing, is not a posterior, or is of a later format.
+        If the file is missing, is not a posterior, is of a later format, or is not as it was
+        written.
     """
     file, where = existing_file(path, what="posterior file"), str(path)
     try:
-        tree = xr.open_datatree(file, engine="h5netcdf").load()
-        tree.close()
+        refuse_bomb(file, _packed_size(file))
+        with xr.open_datatree(file, engine="h5netcdf") as opened:
+            tree = opened.load()
         version = int(tree.attrs["format_version"])
-    except (OSError, ValueError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # what libraries raise on a damaged file they do not say
         raise InputError(
             "not a posterior file", where=where, fix="give what `bayes-lrmf fit -o` wrote"
         ) from error
@@ -213,6 +248,27 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
             where=where,
             fix="upgrade bayes-lrmf",
         )
+    try:
+        # Files of earlier releases do not hold the digest.
+        if tree.attrs.get("content_sha256") not in (None, _content_digest(tree)):
+            raise ValueError("another content")
+        return _posterior_of(tree)
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        StopIteration,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise InputError(
+            "is a posterior that was damaged or changed",
+            where=where,
+            fix="fit again, or copy it anew",
+        ) from error
+
+
+def _posterior_of(tree: xr.DataTree) -> Posterior:
     spec_table = json.loads(tree.attrs["spec"])
     spec = Spec.from_dict({k: v for k, v in spec_table.items() if _is_given(k, v, spec_table)})
     responses = _responses_of(tree["responses"].to_dataset())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,10 +23,13 @@ import pyarrow.parquet as pq
 
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.files import existing_file, written_whole
+from bayes_lrmf.unpacking import decoded_size, open_gzip, refuse_bomb
 
 __all__ = ["Table", "read_table", "table_of_frame", "write_table"]
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
+_BLANK_LINES = 1_000  # before the header
+_COLUMNS = 50_000  # a table of more takes pandas far longer than the same one written long
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +222,12 @@ def _unique_names(columns: Iterable[object], name: str | None) -> list[str]:
             raise InputError(
                 f"{count} columns are named {column!r}", where=name, fix="keep one, or rename"
             )
+    if len(stripped) > _COLUMNS:
+        raise InputError(
+            f"{len(stripped):,} columns are too many",
+            where=name,
+            fix=f"keep {_COLUMNS:,}, or write one row for each result",
+        )
     return stripped
 
 
@@ -234,18 +244,51 @@ def _suffix(path: Path) -> str:
 
 def _read_parquet(file: Path, text: Sequence[str]) -> pd.DataFrame:
     try:
-        names = pq.read_schema(file).names
-        _unique_names(names, str(file))
-        kept = [name for name in names if name.strip() in text]
-        with pq.ParquetFile(file, read_dictionary=kept) as stream:
+        schema = pq.read_schema(file)
+        _unique_names(schema.names, str(file))
+        for field in schema:
+            if pa.types.is_nested(field.type):
+                raise InputError(
+                    f"column {field.name!r} holds lists or mappings",
+                    where=str(file),
+                    fix="keep one value in a cell, or drop the column",
+                )
+        # One text on millions of rows takes its room once, as a dictionary.
+        texts = [f.name for f in schema if pa.types.is_string(f.type) or _is_binary(f.type)]
+        texts += [name for name in schema.names if name.strip() in text]
+        with pq.ParquetFile(file, read_dictionary=texts) as stream:
+            refuse_bomb(file, _decoded_size(stream.metadata))
             table = stream.read()
-    except (pa.ArrowException, OSError) as error:
+            table.validate(full=True)
+        refuse_bomb(file, sum(decoded_size(column) for column in table.columns))
+        for at, field in enumerate(schema):
+            if field.name.strip() not in text and not pa.types.is_dictionary(field.type):
+                table = table.set_column(at, field, table.column(at).cast(field.type))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, PermissionError):
             raise
-        raise InputError(
-            "is not a Parquet file, or is damaged", where=str(file), fix="write it anew"
-        ) from error
-    return table.to_pandas(types_mapper=_mapped)
+        raise _damaged(file) from error
+    try:
+        return table.to_pandas(types_mapper=_mapped)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        # What pandas noted of its index stands in the file as JSON of its own.
+        raise _damaged(file) from error
+
+
+def _damaged(file: Path) -> InputError:
+    what = "is not a Parquet file, or is damaged"
+    return InputError(what, where=str(file), fix="write it anew")
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_string(kind))
+
+
+def _decoded_size(metadata: Any) -> float:
+    """Return bytes of pages once unpacked, and of numbers that runs of equal ones stand for."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    pages = sum(group.total_byte_size for group in groups)
+    return float(max(pages, metadata.num_rows * max(16, 2 * metadata.num_columns)))
 
 
 def _mapped(kind: pa.DataType) -> pd.ArrowDtype | None:
@@ -255,13 +298,14 @@ def _mapped(kind: pa.DataType) -> pd.ArrowDtype | None:
 
 def _open_csv(file: Path) -> IO[bytes]:
     if file.name.lower().endswith(".gz"):
-        return cast(IO[bytes], gzip.open(file, "rb"))
+        return open_gzip(file)
     return file.open("rb")
 
 
 def _csv_header(file: Path) -> list[str]:
     with _open_csv(file) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as lines:
-        header = next((row for row in csv.reader(lines) if row), [])
+        rows = itertools.islice(csv.reader(lines), _BLANK_LINES)
+        header = next((row for row in rows if row), [])
     if not any(name.strip() for name in header):
         raise InputError("the file is empty", where=str(file), fix="write a header and rows")
     if any("\0" in name for name in header) or header[0].startswith("PAR1"):
@@ -280,8 +324,8 @@ def _read_csv(file: Path, key: str, text: Sequence[str]) -> pd.DataFrame:
         columns = _unique_names(header, str(file))
         names = pa.dictionary(pa.int32(), pa.string())
         block = max(1 << 24, 8 * sum(len(name) + 1 for name in header))
-        compression = "gzip" if file.name.lower().endswith(".gz") else None
-        with pa.input_stream(str(file), compression=compression) as stream:
+        packed = file.name.lower().endswith(".gz")
+        with open_gzip(file) if packed else pa.input_stream(str(file)) as stream:
             table = pyarrow.csv.read_csv(
                 stream,
                 read_options=pyarrow.csv.ReadOptions(block_size=block),

@@ -22,6 +22,7 @@ FLOORS = {
     "metrics": 0,
     "progress": 0,
     "tables": 0,
+    "unpacking": 0,
     "cells": 0,
     "devices": 0,
     "layouts": 1,

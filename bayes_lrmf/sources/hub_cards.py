@@ -148,7 +148,7 @@ class CardReader:
             return Card(
                 str(kept["name"]), parents, str(kept["absence"]), tuple(map(str, kept["strange"]))
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _asked(self, name: str, progress: Progress | None) -> Card:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from bayes_lrmf.sources.metric_choice import (
     refuse_wrong,
 )
 from bayes_lrmf.sources.runs import Run, counts_of, responses_of
+from bayes_lrmf.unpacking import refuse_bomb
 
 __all__ = ["read_inspect"]
 
@@ -152,7 +154,12 @@ def _read(file: Path) -> Any:
     if file.name in ("logs.json", "eval-set.json"):
         return None
     try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                refuse_bomb(file, sum(member.file_size for member in archive.infolist()))
         return read_eval_log(str(file), exclude_fields=_UNREAD)
+    except InputError:
+        raise
     except Exception as error:  # its reader lets those of zipfile, json and pydantic through
         raise InputError(
             f"is no log of Inspect, or is cut short ({type(error).__name__})",

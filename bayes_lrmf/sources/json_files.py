@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from bayes_lrmf.checks import InputError
 
 __all__ = ["json_content", "json_records"]
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def json_content(path: Path) -> Any:
@@ -21,8 +24,8 @@ def json_content(path: Path) -> Any:
         If the file cannot be read, is not UTF-8, or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, OSError) as error:
+        return _parsed(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
         raise _refusal(error, path) from error
 
 
@@ -47,10 +50,27 @@ def _lines(path: Path, stream: Iterable[str]) -> Iterator[tuple[int, Any]]:
     for number, text in enumerate(stream, 1):
         if text.strip():
             try:
-                content = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as error:
+                content = _parsed(text)
+            except (ValueError, RecursionError) as error:
                 raise _refusal(error, path, line=number) from error
             yield number, content
+
+
+def _parsed(text: str) -> Any:
+    content = json.loads(text)
+    # Half a character, as models write when they are cut short, can be kept in no table.
+    return _whole(content) if _HALF.search(text) else content
+
+
+def _whole(content: Any) -> Any:
+    """Return JSON in which surrogates that stand alone are replaced."""
+    if isinstance(content, str):
+        return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(content, list):
+        return [_whole(inner) for inner in content]
+    if isinstance(content, dict):
+        return {_whole(name): _whole(inner) for name, inner in content.items()}
+    return content
 
 
 def _refusal(error: Exception, path: Path, *, line: int | None = None) -> InputError:
@@ -63,6 +83,8 @@ def _refusal(error: Exception, path: Path, *, line: int | None = None) -> InputE
     where = str(path) if line is None else f"{path}, line {line}"
     if isinstance(error, RecursionError):
         return InputError("is nested too deeply", where=where, fix="leave the file out")
-    if line is None and isinstance(error, json.JSONDecodeError):
+    if not isinstance(error, json.JSONDecodeError):
+        return InputError("holds a number of thousands of digits", where=where, fix="correct it")
+    if line is None:
         where = f"{path}, line {error.lineno}"
     return InputError("is not JSON, or cut short", where=where, fix="copy the file anew")

@@ -100,7 +100,7 @@ def _from_samples(samples: Samples) -> Part:
         samples.task,
         samples.when,
         str(samples.path),
-        lower_is_better=frozenset(m for m, up in (better or {}).items() if up is False),
+        lower_is_better=_lower(better),
     )
     documents: dict[str, str] = {}
     times: dict[str, int] = defaultdict(int)
@@ -116,22 +116,31 @@ def _from_samples(samples: Samples) -> Part:
         if record.get("doc") is not None and item not in documents:
             documents[item] = document_hash(record["doc"])
         listed = record.get("metrics")
-        metrics = listed if isinstance(listed, list) else record.keys() - _NO_METRICS
-        for metric in sorted(metrics, key=list(record).index) if not listed else metrics:
+        if isinstance(listed, list) and listed:
+            metrics = [metric for metric in listed if isinstance(metric, str)]
+        else:
+            metrics = [metric for metric in record if metric not in _NO_METRICS]
+        for metric in metrics:
             scored.put_given(str(name), metric, item, record.get(metric), where=where)
     if not documents and not scored.values and not scored.no_numbers:
         raise InputError("holds no samples", where=str(samples.path), fix="delete it")
     return Part(scored, documents, results.setting(samples.task) if results else "")
 
 
+def _lower(better: Any) -> frozenset[str]:
+    """Return the metrics of a task that are better when lower."""
+    pairs = better.items() if isinstance(better, dict) else ()
+    return frozenset(metric for metric, up in pairs if up is False)
+
+
 def _from_results(results: Results, task: str, metrics: dict[str, Any]) -> Part:
-    better = results.part("higher_is_better").get(task) or {}
+    better = results.part("higher_is_better").get(task)
     scored = Scored(
         results.model,
         task,
         results.when,
         str(results.path),
-        lower_is_better=frozenset(m for m, up in better.items() if up is False),
+        lower_is_better=_lower(better),
     )
     sizes = results.part("n-samples").get(task)
     size = sizes.get("effective") if isinstance(sizes, dict) else None

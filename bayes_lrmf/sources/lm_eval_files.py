@@ -245,7 +245,8 @@ def _model_of(name: str, config: Any) -> str:
     given = config.get("model_args") if isinstance(config, dict) else None
     if isinstance(given, str):
         given = dict(part.partition("=")[::2] for part in given.split(","))
-    arguments = {str(k).strip(): str(v) for k, v in given.items()} if given else {}
+    pairs = given.items() if isinstance(given, dict) else ()
+    arguments = {str(k).strip(): str(v) for k, v in pairs}
     name = name or next((arguments[k] for k in _NAME_ARGUMENTS if arguments.get(k)), "")
     revision = arguments.get("revision", "main")
     return name if not name or revision in ("main", "None", "") else f"{name}@{revision}"

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bayes_lrmf.checks import InputError
+from bayes_lrmf.unpacking import decoded_size, refuse_bomb
 
 __all__ = ["columns_of", "rows_of"]
 
@@ -51,10 +52,15 @@ def rows_of(
     InputError
         If the file cannot be read, or is not Parquet.
     """
-    number = 0
+    number, size = 0, 0.0
     try:
         with pq.ParquetFile(path) as stream:
+            groups = [stream.metadata.row_group(i) for i in range(stream.num_row_groups)]
+            pages = sum(group.total_byte_size for group in groups)
+            refuse_bomb(path, max(pages, 64 * stream.metadata.num_rows))
             for batch in stream.iter_batches(_ROWS, columns=columns):
+                size += sum(decoded_size(column) for column in batch.columns)
+                refuse_bomb(path, size)
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row

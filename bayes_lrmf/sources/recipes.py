@@ -285,7 +285,7 @@ def _model(given: Any, where: str) -> tuple[str, str | None, str | None]:
         text = ""
     name, _, plus = text.partition("+")
     name, _, at = name.partition("@")
-    if not name.strip():
+    if not name.strip() or not name.isprintable():
         raise InputError(f"{given!r} is no model", where=where, fix="give a name as owner/name")
     adapter, revision = plus.strip() or adapter, at.strip() or revision
     return (

@@ -13,6 +13,8 @@ __all__ = ["read_documents"]
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 40
 _MAX_NODES = 100_000
+_MAX_EVENTS = 50_000
+_MAX_SCALAR = 10_000
 
 
 def read_documents(path: str | os.PathLike[str], *, what: str) -> list[Any]:
@@ -33,7 +35,8 @@ def read_documents(path: str | os.PathLike[str], *, what: str) -> list[Any]:
     ------
     InputError
         If PyYAML is missing, the file is missing, larger than 1 MB, not UTF-8 or not YAML, nested
-        more than 40 deep, or more than 100,000 values once its aliases are written out.
+        more than 40 deep, more than 50,000 values or 100,000 once its aliases are written out, or
+        a value is longer than 10,000 characters.
     """
     try:
         import yaml
@@ -56,7 +59,7 @@ def read_documents(path: str | os.PathLike[str], *, what: str) -> list[Any]:
         ) from error
     documents = []
     try:
-        _check_depth(yaml.parse(text, Loader=yaml.SafeLoader), str(path))
+        _check_events(yaml.parse(text, Loader=yaml.SafeLoader), str(path))
         for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
             if _size(node, {}) > _MAX_NODES:
                 raise InputError(
@@ -82,10 +85,16 @@ def read_documents(path: str | os.PathLike[str], *, what: str) -> list[Any]:
     return documents
 
 
-def _check_depth(events: Any, where: str) -> None:
-    """Refuse deep nesting before anything recurses into it."""
+def _check_events(events: Any, where: str) -> None:
+    """Refuse deep nesting before anything recurses into it, and what takes long to make."""
     depth = 0
-    for event in events:
+    for number, event in enumerate(events):
+        if number > _MAX_EVENTS:
+            raise InputError(f"more than {_MAX_EVENTS:,} values", where=where, fix="divide it")
+        if len(getattr(event, "value", "")) > _MAX_SCALAR:
+            raise InputError(
+                f"a value of more than {_MAX_SCALAR:,} characters", where=where, fix="shorten it"
+            )
         kind = type(event).__name__
         if kind in ("MappingStartEvent", "SequenceStartEvent"):
             depth += 1
