@@ -30,6 +30,7 @@ _NASTY_VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 # What no library would write, put in place of a mark after the rest is written.
 _MARK = "@@raw@@"
+_MOST_PARSED = 30_000  # longer files are changed as bytes, which is fast
 _RAW = (
     "9" * 5000, "-" + "9" * 400, "1e999", "NaN", "-Infinity", "[" * 3000, "[" * 200_000,
     '{"a":' * 20_000, '"\\ud800"', '"\\u0000"', '"unended', "tru", "1 2", "{,}", "", "\0",
@@ -52,7 +53,8 @@ def mutated(data: bytes, form: str, rng: random.Random, limit: int = 1_000_000) 
         Most bytes of the result.
     """
     for _ in range(1 + (rng.random() < 0.3) + (rng.random() < 0.1)):
-        change = _BY_FORM.get(form, _bytes) if rng.random() < 0.8 else _bytes
+        is_small = len(data) < _MOST_PARSED
+        change = _BY_FORM.get(form, _bytes) if is_small and rng.random() < 0.8 else _bytes
         data = change(data, rng)
     return data[:limit]
 
@@ -141,9 +143,13 @@ def _csv(data: bytes, rng: random.Random) -> bytes:
 def _places(tree: Any) -> list[tuple[Any, Any]]:
     """Return every (holder, key) of a tree of lists and mappings."""
     found: list[tuple[Any, Any]] = []
-    waiting = [tree]
+    waiting, seen = [tree], set()
     while waiting:
         holder = waiting.pop()
+        # Aliases of YAML make circles.
+        if id(holder) in seen:
+            continue
+        seen.add(id(holder))
         keys: Any = list(holder) if isinstance(holder, dict) else range(len(holder))
         for key in keys:
             found.append((holder, key))

@@ -623,7 +623,6 @@ def _edit(file: h5py.File, action: str, place: str, value: Any) -> None:
     elif action == "all":
         file[place][...] = value
     elif action == "one":
-        file[place].flat[0] = value
         file[place][(0,) * file[place].ndim] = value
     else:
         old = file[place][...]

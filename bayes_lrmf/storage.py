@@ -233,7 +233,7 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
     file, where = existing_file(path, what="posterior file"), str(path)
     try:
         refuse_bomb(file, _packed_size(file))
-        with xr.open_datatree(file, engine="h5netcdf") as opened:
+        with xr.open_datatree(file, engine="h5netcdf", phony_dims="access") as opened:
             tree = opened.load()
         version = int(tree.attrs["format_version"])
     except InputError:

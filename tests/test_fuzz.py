@@ -21,6 +21,7 @@ from bayes_lrmf.console import emit
 from bayes_lrmf.features import read_features
 from bayes_lrmf.lineage import read_aliases, read_lineage
 from bayes_lrmf.responses import read_responses, write_responses
+from bayes_lrmf.sources.assembly import trials_of
 from bayes_lrmf.sources.json_files import json_content
 from bayes_lrmf.sources.mergekit import last_merge
 from bayes_lrmf.sources.parquet_files import rows_of
@@ -211,6 +212,11 @@ def test_a_spec_of_many_keys(tmp_path):
     (tmp_path / "s.toml").write_text("a." * 20_000 + "a = 1\n")
     with pytest.raises(InputError, match="larger than 32 kB"):
         read_spec(tmp_path / "s.toml")
+
+
+@pytest.mark.parametrize("error", [1e308, 1e-320, 0.0, -1.0, float("nan"), float("inf")])
+def test_no_number_of_samples_follows_from_a_strange_error(error):
+    assert trials_of(None, 0.5, error) is None
 
 
 def test_a_recipe_with_half_a_character(tmp_path):

@@ -64,7 +64,7 @@ def trials_of(size: Any, share: float, error: Any) -> Trials | None:
     """
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return Trials(size)
-    if not 0 <= share <= 1 or not isinstance(error, float) or not error**2 > 0:
+    if not 0 <= share <= 1 or not isinstance(error, float) or not 1e-9 < error < 1:
         return None
     n = 1 + share * (1 - share) / error**2
     whole = round(n)
