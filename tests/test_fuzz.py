@@ -337,7 +337,8 @@ def _unsafe(call: ast.Call) -> list[str]:
         and "safe" not in name
         and given.get("Loader") not in ("yaml.SafeLoader", "yaml.CSafeLoader")
     )
-    unsafe_numpy = name in ("np.load", "numpy.load") or given.get("allow_pickle") == "True"
+    pickles = given.get("allow_pickle", "True" if name in ("np.load", "numpy.load") else "False")
+    unsafe_numpy = pickles != "False"
     unsafe_pandas = name.endswith(("read_pickle", "to_pickle", "load_module"))
     bad = (
         unsafe_name or unsafe_yaml or unsafe_numpy or unsafe_pandas or given.get("shell") == "True"
