@@ -26,7 +26,7 @@ def _cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit with 0 (good), 2 (the user's mistake) or 3 (not converged)."""
+    """Run the command line; exit with 0, 2 (the user's mistake), 3 (not converged) or 130."""
     try:
         code = _cli.main(arguments, prog_name="bayes-lrmf", standalone_mode=False)
     except InputError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -194,12 +195,25 @@ def with_core(posterior: Posterior, models: Sequence[str]) -> Posterior:
     return _with_nodes(posterior, design, system._replace(mean=mean))
 
 
+def _kept[T](function: Callable[[Posterior], T]) -> Callable[[Posterior], T]:
+    """Keep what a function finds of a posterior for as long as that lives."""
+    found: WeakKeyDictionary[Posterior, T] = WeakKeyDictionary()
+
+    @functools.wraps(function)
+    def looked_up(posterior: Posterior) -> T:
+        if posterior not in found:
+            found[posterior] = function(posterior)
+        return found[posterior]
+
+    return looked_up
+
+
 def _named(lineage: Lineage | None, responses: Responses | None) -> list[str]:
     nodes = [] if lineage is None else list(lineage.nodes)
     return list(dict.fromkeys([*nodes, *([] if responses is None else responses.models)]))
 
 
-@functools.lru_cache(maxsize=4)
+@_kept
 def _system(posterior: Posterior) -> _System:
     v, blocks = posterior.state.values, posterior.design.blocks
     factor = BlockFactor(v["model_root"].astype(float), v["model_lower"].astype(float))
@@ -283,7 +297,7 @@ def _conditioned(
     return system
 
 
-@functools.lru_cache(maxsize=4)
+@_kept
 def _items(posterior: Posterior) -> LocalMoments:
     v, design = posterior.state.values, posterior.design
     root = v["item_root"].astype(float)

@@ -199,6 +199,10 @@ class Design:
             raise InputError("no device to spread the table over", fix="give jax.devices()")
         return replace(self, mesh=device_mesh(devices))
 
+    def on_one_device(self) -> Design:
+        """Return the design with its table spread over nothing."""
+        return self if self.mesh is None else replace(self, mesh=None)
+
     def holding(self, table: Any) -> Design:
         """Return the design with `table` in the place of its own."""
         new = replace(self)

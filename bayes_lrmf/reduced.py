@@ -43,7 +43,7 @@ class ReducedGaussian:
     schur : scipy sparse array, shape (n_kept, n_kept)
         The Schur complement, scaled to a diagonal of ones.
     tolerance : float
-        Residual norm at which a solution is left, relative to that of the right side.
+        Residual norm at which a solution is left, relative to that of all right sides together.
     """
 
     order: Elimination

@@ -260,7 +260,9 @@ def _read_parquet(file: Path, text: Sequence[str]) -> pd.DataFrame:
             refuse_bomb(file, _decoded_size(stream.metadata))
             table = stream.read()
             table.validate(full=True)
-        refuse_bomb(file, sum(decoded_size(column) for column in table.columns))
+        refuse_bomb(
+            file, sum(_held_size(*pair, text) for pair in zip(schema, table.columns, strict=True))
+        )
         for at, field in enumerate(schema):
             if field.name.strip() not in text and not pa.types.is_dictionary(field.type):
                 table = table.set_column(at, field, table.column(at).cast(field.type))
@@ -289,6 +291,11 @@ def _decoded_size(metadata: Any) -> float:
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     pages = sum(group.total_byte_size for group in groups)
     return float(max(pages, metadata.num_rows * max(16, 2 * metadata.num_columns)))
+
+
+def _held_size(field: pa.Field, column: pa.ChunkedArray, text: Sequence[str]) -> float:
+    """Return bytes of a column as it is kept: names as dictionaries, the rest row by row."""
+    return float(column.nbytes) if field.name.strip() in text else decoded_size(column)
 
 
 def _mapped(kind: pa.DataType) -> pd.ArrowDtype | None:

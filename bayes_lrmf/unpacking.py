@@ -14,7 +14,7 @@ from bayes_lrmf.checks import InputError
 
 __all__ = ["decoded_size", "open_gzip", "refuse_bomb"]
 
-# Tables of zeros and ones, long texts with few words and constant columns stay well below.
+# Tables of zeros and ones, and constant columns of numbers, stay well below.
 _TIMES = 100
 _FREE = 256 << 20
 _FREE_TEXT = 16 << 20
@@ -41,7 +41,7 @@ def refuse_bomb(path: Path, n_bytes: float, *, free: int = _FREE) -> None:
         raise InputError(
             f"unpacks from {size / 1e6:,.3g} MB to over {max(free, _TIMES * size) / 1e6:,.0f} MB",
             where=str(path),
-            fix="compress it less, or divide it, if that is meant",
+            fix="divide it into several files, or compress it less, if that is meant",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,7 @@ def fit(
     import jax
 
     from bayes_lrmf.design import make_design
-    from bayes_lrmf.files import remove_leftovers
+    from bayes_lrmf.files import locked, remove_leftovers
     from bayes_lrmf.inference import best_method, fit_method
     from bayes_lrmf.inference.checkpoint import Checkpoint, Interrupted
     from bayes_lrmf.lineage import read_lineage
@@ -176,7 +177,12 @@ def fit(
             if checkpoint:
                 saved = Checkpoint(_checkpoint_of(output), seconds=checkpoint_seconds)
                 options["checkpoint"] = stack.enter_context(saved)
-                remove_leftovers(output)
+            else:
+                fix = "wait until it has ended, or name another output"
+                stack.enter_context(locked(_checkpoint_of(output), fix=fix))
+            remove_leftovers(output)
+            # Inside: what stands beside the output is this process's own until it has spoken.
+            stack.enter_context(_said(output, seed, goes_on=checkpoint))
             with Progress(f"fit {method}", enabled=True) as progress:
                 posterior = fit_method(
                     method,
@@ -188,8 +194,8 @@ def fit(
                     **options,
                 )
             write_posterior(posterior, output)
-    except Interrupted as stop:
-        return _interrupted(stop, output, seed, goes_on=checkpoint)
+    except Interrupted:
+        return INTERRUPTED
     record = posterior.record
     say(f"{method}: {record.message} ({record.seconds:.0f} s), written to {output}")
     if not record.converged:
@@ -202,8 +208,20 @@ def _checkpoint_of(output: str) -> str:
     return f"{output}.checkpoint"
 
 
-def _interrupted(stop: Interrupted, output: str, seed: int, *, goes_on: bool) -> int:
-    """Write what a fit had when Ctrl-C came, say so in one line, and return the exit code."""
+@contextlib.contextmanager
+def _said(output: str, seed: int, *, goes_on: bool) -> Iterator[None]:
+    """Write what the fit had when Ctrl-C came, and say so in one line; it is `Interrupted` then."""
+    from bayes_lrmf.inference.checkpoint import Interrupted
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        stop = error if isinstance(error, Interrupted) else Interrupted("between two steps")
+        _interrupted(stop, output, seed, goes_on=goes_on)
+        raise stop from error
+
+
+def _interrupted(stop: Interrupted, output: str, seed: int, *, goes_on: bool) -> None:
     import dataclasses
 
     from bayes_lrmf.storage import write_posterior
@@ -213,12 +231,14 @@ def _interrupted(stop: Interrupted, output: str, seed: int, *, goes_on: bool) ->
     if stop.posterior is not None:
         # A second Ctrl-C ends this as well.
         with contextlib.suppress(KeyboardInterrupt):
-            write_posterior(dataclasses.replace(stop.posterior(), seed=seed), partial)
-            line += f"; the posterior so far, not converged, is in {partial}"
+            try:
+                write_posterior(dataclasses.replace(stop.posterior(), seed=seed), partial)
+                line += f"; the posterior so far, not converged, is in {partial}"
+            except InputError as error:
+                line += f"; the posterior so far is lost: {error}"
     if goes_on and Path(_checkpoint_of(output)).exists():
         line += f"; the same command goes on from {_checkpoint_of(output)}"
     say(line if "; " in line else f"{line}; nothing was written")
-    return INTERRUPTED
 
 
 @click.command()

@@ -165,9 +165,12 @@ class Saved:
             header = json.loads(str(arrays.pop(_HEADER)[()]))
             stage, info, identity = header["stage"], header["info"], header["identity"]
             self._before = float(header["seconds"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            known = dict(identity)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise InputError("not a checkpoint", where=str(path), fix="remove it") from error
-        differs = [n for n, v in self._identity().items() if identity.get(n) != v]
+        known["format"] = header.get("format")
+        own = {**self._identity(), "format": FORMAT_VERSION}
+        differs = [n for n, v in own.items() if known.get(n) != v]
         if differs:
             raise InputError(
                 f"a checkpoint of another fit ({', '.join(differs)} differ)",

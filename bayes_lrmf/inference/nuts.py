@@ -88,6 +88,7 @@ def fit_nuts(
     """
     if spec.penalty is not None:
         raise InputError(f"spec {spec.name} is a point estimate", fix="use method map")
+    design = design.on_one_device()
     num_samples = whole_number(num_samples, name="num_samples")
     num_warmup = whole_number(num_warmup, name="num_warmup")
     progress = progress or Progress("nuts", enabled=False)

@@ -82,6 +82,7 @@ def fit_svi(
         After Ctrl-C, with the posterior so far.
     """
     refuse_directed("svi", spec)
+    design = design.on_one_device()
     if spec.penalty is not None:
         raise InputError(f"spec {spec.name} is a point estimate", fix="use method map")
     max_steps = whole_number(max_steps, name="max_steps", minimum=400)

@@ -123,6 +123,7 @@ class CellTable:
         self.shape = r.shape
         n_cells = r.n_models * r.n_items
         most = _DENSE_CELLS if r.is_binary else _DENSE_COUNT_CELLS
+        most *= self._n_devices
         self.dense = compiled and n_cells <= most and r.density >= _DENSE_FROM
         self.dtype = np.float32 if r.is_binary and n_cells > 1_000_000 else np.float64
         if self.dense:

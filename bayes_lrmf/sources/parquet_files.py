@@ -15,6 +15,7 @@ from bayes_lrmf.unpacking import decoded_size, refuse_bomb
 __all__ = ["columns_of", "rows_of"]
 
 _BROKEN = (pa.ArrowException, OSError, RecursionError, UnicodeDecodeError)
+_STREAMED = 4 << 30
 _ROWS = 1_024  # questions with their prompts and tokens are large
 
 
@@ -59,8 +60,10 @@ def rows_of(
             pages = sum(group.total_byte_size for group in groups)
             refuse_bomb(path, max(pages, 64 * stream.metadata.num_rows))
             for batch in stream.iter_batches(_ROWS, columns=columns):
-                size += sum(decoded_size(column) for column in batch.columns)
-                refuse_bomb(path, size)
+                of_batch = sum(decoded_size(column) for column in batch.columns)
+                size += of_batch
+                refuse_bomb(path, of_batch)
+                refuse_bomb(path, size, free=_STREAMED)
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row

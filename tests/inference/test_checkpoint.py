@@ -20,6 +20,7 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.cli import main
 from bayes_lrmf.commands import fitting
 from bayes_lrmf.design import make_design
+from bayes_lrmf.files import locked
 from bayes_lrmf.inference import checkpoint as module
 from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
 from bayes_lrmf.inference.checkpoint import Checkpoint, Interrupted, Saved, leaves, restored
@@ -505,9 +506,52 @@ def test_a_folder_that_cannot_be_written(tables, monkeypatch, capsys):
     )
 
 
+def test_ctrl_c_between_two_stages_keeps_the_checkpoint(tables, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bayes_lrmf.inference.vb._Fit.start", interrupt)
+        assert command("--checkpoint-seconds", "0") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "bayes-lrmf: interrupted between two steps; the same command goes on from p.nc.checkpoint"
+    )
+    assert (tables / "p.nc.checkpoint").exists()
+
+
+def test_a_partial_posterior_that_cannot_be_written_is_said(tables, capsys):
+    def broken():
+        raise InputError("no room", where="p.partial.nc")
+
+    fitting._interrupted(Interrupted("after 2 sweeps", broken), "p.nc", 0, goes_on=False)
+    line = "interrupted after 2 sweeps; the posterior so far is lost: p.partial.nc: no room"
+    assert capsys.readouterr().err.splitlines()[-1] == f"bayes-lrmf: {line}"
+
+
+@pytest.mark.parametrize("options", [[], ["--no-checkpoint"]])
+def test_two_fits_to_one_output_are_refused(tables, capsys, options):
+    with locked("p.nc.checkpoint", fix="wait"):
+        assert command(*options) == 2
+    assert "name another output" in capsys.readouterr().err.splitlines()[-1]
+
+
+NO_IDENTITY = '{"stage": "vb", "info": {}, "identity": 3, "seconds": 1}'
+
+
+@pytest.mark.parametrize("header", ["[]", NO_IDENTITY, None])
+def test_other_files_are_no_checkpoints(file, header):
+    with file.open("wb") as stream:
+        if header is None:
+            np.save(stream, np.arange(3))
+        else:
+            np.savez(stream, header=np.array(header))
+    with pytest.raises(InputError, match="not a checkpoint"), Checkpoint(file) as checkpoint:
+        checkpoint.of(dict, Progress("t", enabled=False))
+
+
 def test_the_interrupted_line_names_no_checkpoint_that_is_not_used(tables, capsys):
     (tables / "p.nc.checkpoint").write_text("of another fit")
-    assert fitting._interrupted(Interrupted("after 1 sweep"), "p.nc", 0, goes_on=False) == 130
+    fitting._interrupted(Interrupted("after 1 sweep"), "p.nc", 0, goes_on=False)
     assert capsys.readouterr().err.endswith("after 1 sweep; nothing was written\n")
 
 
