@@ -20,7 +20,7 @@ from bayes_lrmf.checks import InputError, printable
 from bayes_lrmf.console import emit
 from bayes_lrmf.features import read_features
 from bayes_lrmf.lineage import read_aliases, read_lineage
-from bayes_lrmf.responses import read_responses, write_responses
+from bayes_lrmf.responses import read_responses, responses_from_frame, write_responses
 from bayes_lrmf.sources.assembly import Trials, trials_of
 from bayes_lrmf.sources.json_files import json_content
 from bayes_lrmf.sources.mergekit import last_merge
@@ -140,6 +140,10 @@ def test_more_columns_than_a_table_can_have(tmp_path):
         InputError, match="50,001 columns are too many; keep 50,000, or write one row"
     ):
         read_responses(path)
+    long = pd.DataFrame({"model": "m", "benchmark": "a", "item": names, "response": 1})
+    table = responses_from_frame(long.astype({"item": "str"}))
+    write_responses(table, path)
+    assert read_responses(path).fingerprint() == table.fingerprint()
 
 
 def test_parquet_that_is_no_plain_table(tmp_path):
