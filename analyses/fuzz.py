@@ -192,7 +192,10 @@ def _watched(child: subprocess.Popen[bytes], folder: Path, end: float | None) ->
     current = folder / "current"
     while child.poll() is None:
         time.sleep(0.2)
-        stale = current.exists() and time.time() - current.stat().st_mtime > _PATIENCE
+        stale = False
+        # It is there only while an input is read.
+        with contextlib.suppress(FileNotFoundError):
+            stale = time.time() - current.stat().st_mtime > _PATIENCE
         late = end is not None and time.monotonic() > end
         if stale or late:
             child.kill()
@@ -262,6 +265,7 @@ def _child(name: str, n: int, seed: int, after: int) -> None:
             "-max_len=200000",
             "-timeout=0",
             "-rss_limit_mb=0",
+            f"-artifact_prefix={run.folder}/",
         ]
         atheris.Setup(["fuzz", *options, corpus], run.give, custom_mutator=mutate)
         atheris.Fuzz()

@@ -460,12 +460,14 @@ def _detail_rows() -> list[bytes]:
 
 
 def _read_details(data: bytes, folder: Path) -> None:
-    place = folder / "details_org__alpha" / _DATE
-    place.mkdir(parents=True)
-    _lay_parquet(data, place / f"details_harness|arc:challenge|25_{_DATE}.parquet")
-    split = folder / "org__beta__leaderboard_arc" / "2026_11_26T12_15_05.349374"
-    split.mkdir(parents=True)
-    _lay_parquet(data, split / "0000.parquet")
+    if b"doc_id" in data:
+        split = folder / "org__beta__leaderboard_arc" / "2026_11_26T12_15_05.349374"
+        split.mkdir(parents=True)
+        _lay_parquet(data, split / "0000.parquet")
+    else:
+        place = folder / "details_org__alpha" / _DATE
+        place.mkdir(parents=True)
+        _lay_parquet(data, place / f"details_harness|arc:challenge|25_{_DATE}.parquet")
     _use(read_leaderboard_details(folder))
 
 

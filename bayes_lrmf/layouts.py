@@ -13,13 +13,24 @@ from bayes_lrmf.cells import Cells, cell_order, matrix_cells
 from bayes_lrmf.checks import InputError, nearest, one_of
 from bayes_lrmf.tables import Table
 
-__all__ = ["Parsed", "counted", "labels", "long_columns", "named", "parse", "wide_columns"]
+__all__ = [
+    "MOST_TRIALS",
+    "Parsed",
+    "counted",
+    "labels",
+    "long_columns",
+    "named",
+    "parse",
+    "wide_columns",
+]
 
 _LAYOUTS = {
     "long": ("model", "benchmark", "item", "response"),
     "counts": ("model", "benchmark", "successes", "trials"),
     "long with counts": ("model", "benchmark", "item", "successes", "trials"),
 }
+MOST_TRIALS = 2**24
+"""Counts are held in single precision, where larger ones are not exact."""
 _RESPONSE = "0, 1, a fraction between them, or leave it empty"
 
 
@@ -375,8 +386,12 @@ def _counts(table: Table, *, whole: bool) -> tuple[np.ndarray, np.ndarray]:
         ("successes", no_successes & ~no_trials, "successes are missing", both),
         ("trials", no_trials & ~no_successes, "trials are missing", both),
         ("trials", np.isinf(trials), "trials are infinite", "give a whole number"),
-        # Counts are held in single precision, where larger ones are not exact.
-        ("trials", trials > 2**24, "trials {:g} are too many", "give 16,777,216 or fewer"),
+        (
+            "trials",
+            trials > MOST_TRIALS,
+            "trials {:g} are too many",
+            f"give {MOST_TRIALS:,} or less",
+        ),
         ("trials", trials < 1, "trials {:g} are below 1", "leave successes and trials empty"),
         ("trials", _is_broken(trials), "trials {:g} are not whole", "give a whole number"),
         ("successes", successes < 0, "successes {:g} are negative", "give 0 or more"),

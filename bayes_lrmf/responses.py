@@ -15,7 +15,7 @@ import pandas as pd
 from bayes_lrmf.cells import Cells, cell_order, held, matrix_cells, read_only
 from bayes_lrmf.checks import InputError, one_of, whole_number
 from bayes_lrmf.layouts import counted, labels, long_columns, named, parse, wide_columns
-from bayes_lrmf.tables import Table, read_table, table_of_frame, write_table
+from bayes_lrmf.tables import MOST_COLUMNS, Table, read_table, table_of_frame, write_table
 
 __all__ = ["Cells", "Responses", "read_responses", "responses_from_frame", "write_responses"]
 
@@ -406,8 +406,9 @@ def write_responses(responses: Responses, path: str | os.PathLike[str]) -> None:
     # Wide column names are split at the first colon.
     has_colon = any(":" in benchmark for benchmark in responses.benchmarks)
     is_small = responses.n_models * responses.n_items <= _WIDE_CELLS
+    is_wide = responses.n_items < MOST_COLUMNS and (is_small or responses.dense is not None)
     names = [*responses.models, *responses.unevaluated]
-    if responses.is_binary and not has_colon and (is_small or responses.dense is not None):
+    if responses.is_binary and not has_colon and is_wide:
         matrix = responses.dense
         if matrix is None:
             cells = responses.to_cells()

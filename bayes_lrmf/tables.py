@@ -25,11 +25,12 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.files import existing_file, written_whole
 from bayes_lrmf.unpacking import decoded_size, open_gzip, refuse_bomb
 
-__all__ = ["Table", "read_table", "table_of_frame", "write_table"]
+__all__ = ["MOST_COLUMNS", "Table", "read_table", "table_of_frame", "write_table"]
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 _BLANK_LINES = 1_000  # before the header
-_COLUMNS = 50_000  # a table of more takes pandas far longer than the same one written long
+MOST_COLUMNS = 50_000
+"""A table of more takes pandas far longer than the same one written long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,11 +223,11 @@ def _unique_names(columns: Iterable[object], name: str | None) -> list[str]:
             raise InputError(
                 f"{count} columns are named {column!r}", where=name, fix="keep one, or rename"
             )
-    if len(stripped) > _COLUMNS:
+    if len(stripped) > MOST_COLUMNS:
         raise InputError(
             f"{len(stripped):,} columns are too many",
             where=name,
-            fix=f"keep {_COLUMNS:,}, or write one row for each result",
+            fix=f"keep {MOST_COLUMNS:,}, or write one row for each result",
         )
     return stripped
 

@@ -20,8 +20,8 @@ from bayes_lrmf.checks import InputError, printable
 from bayes_lrmf.console import emit
 from bayes_lrmf.features import read_features
 from bayes_lrmf.lineage import read_aliases, read_lineage
-from bayes_lrmf.responses import read_responses, write_responses
-from bayes_lrmf.sources.assembly import trials_of
+from bayes_lrmf.responses import read_responses, responses_from_frame, write_responses
+from bayes_lrmf.sources.assembly import Trials, trials_of
 from bayes_lrmf.sources.json_files import json_content
 from bayes_lrmf.sources.mergekit import last_merge
 from bayes_lrmf.sources.parquet_files import rows_of
@@ -128,7 +128,7 @@ def test_trials_that_single_precision_does_not_hold(tmp_path):
     (tmp_path / "r.csv").write_text(f"{header}m,a,3,{2**24}\n")
     assert read_responses(tmp_path / "r.csv").items["trials"].tolist() == [2**24]
     (tmp_path / "r.csv").write_text(f"{header}m,a,3,{2**63}\n")
-    with pytest.raises(InputError, match="too many; give 16,777,216 or fewer"):
+    with pytest.raises(InputError, match="too many; give 16,777,216 or less"):
         read_responses(tmp_path / "r.csv")
 
 
@@ -140,6 +140,10 @@ def test_more_columns_than_a_table_can_have(tmp_path):
         InputError, match="50,001 columns are too many; keep 50,000, or write one row"
     ):
         read_responses(path)
+    long = pd.DataFrame({"model": "m", "benchmark": "a", "item": names, "response": 1})
+    table = responses_from_frame(long.astype({"item": "str"}))
+    write_responses(table, path)
+    assert read_responses(path).fingerprint() == table.fingerprint()
 
 
 def test_parquet_that_is_no_plain_table(tmp_path):
@@ -198,11 +202,15 @@ def test_long_chains_of_aliases_are_followed_in_no_time():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (
+            f"merge_method: linear\nmodels: [{{model: a, parameters: {{weight: {'9' * 400}}}}}]\n",
+            "weight is 9",
+        ),
         ("--- a\n" * 20_000, "more than 50,000 values; divide it"),
         ("a: 1" + ":59" * 5_000, "more than 10,000 characters; shorten it"),
     ],
 )
-def test_recipes_that_take_long_to_read(tmp_path, text, words):
+def test_recipes_with_numbers_out_of_range_or_long_to_read(tmp_path, text, words):
     (tmp_path / "y.yml").write_text(text)
     with pytest.raises(InputError, match=words):
         last_merge(tmp_path / "y.yml")
@@ -217,6 +225,13 @@ def test_a_spec_of_many_keys(tmp_path):
 @pytest.mark.parametrize("error", [1e308, 1e-320, 0.0, -1.0, float("nan"), float("inf")])
 def test_no_number_of_samples_follows_from_a_strange_error(error):
     assert trials_of(None, 0.5, error) is None
+
+
+def test_no_more_samples_than_tables_can_hold():
+    assert trials_of(2**24, 0.5, None) == Trials(2**24)
+    assert trials_of(2**24 + 1, 0.5, None) is None
+    assert trials_of(10**400, 0.5, None) is None
+    assert trials_of(None, 0.5, 1e-5) is None
 
 
 def test_a_recipe_with_half_a_character(tmp_path):

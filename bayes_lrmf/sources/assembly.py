@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bayes_lrmf.checks import InputError
-from bayes_lrmf.layouts import named
+from bayes_lrmf.layouts import MOST_TRIALS, named
 from bayes_lrmf.sources.imported import Imported
 from bayes_lrmf.sources.metric_choice import (
     METRICS,
@@ -60,15 +60,15 @@ def trials_of(size: Any, share: float, error: Any) -> Trials | None:
     """Return the number of items that a share is made of.
 
     Without a size it is the n of se^2 = p (1 - p) / (n - 1), which holds for the mean of zeros
-    and ones; None if n or the successes are then not whole.
+    and ones; None if n or the successes are then not whole, or n is more than tables can hold.
     """
-    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+    if isinstance(size, int) and not isinstance(size, bool) and 0 < size <= MOST_TRIALS:
         return Trials(size)
     if not 0 <= share <= 1 or not isinstance(error, float) or not 1e-9 < error < 1:
         return None
     n = 1 + share * (1 - share) / error**2
     whole = round(n)
-    is_whole = abs(n - whole) < 1e-6 * whole
+    is_whole = whole <= MOST_TRIALS and abs(n - whole) < 1e-6 * whole
     if is_whole and abs(share * whole - round(share * whole)) < 1e-6 * whole:
         return Trials(whole, is_worked_out=True)
     return None

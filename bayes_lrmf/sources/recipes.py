@@ -212,7 +212,7 @@ def number(value: Any, name: str, where: str) -> float:
     """Return a finite number; mergekit takes texts such as 1e-3 for numbers too."""
     try:
         found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
         raise InputError(f"{name} is {value!r}", where=where, fix="give a number")
