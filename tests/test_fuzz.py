@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -77,6 +80,29 @@ def test_bombs_are_refused_before_they_fill_the_memory(fuzz, name):
     for bomb in readers[name].bombs():
         found = driver.verdict(name, bomb, seconds=60)
         assert found.outcome != "failed", found.reason
+
+
+@pytest.mark.slow
+def test_broken_command_lines_of_a_process_of_its_own(fuzz, tmp_path, monkeypatch):
+    from analyses.fuzz_readers import lay_inputs
+
+    monkeypatch.chdir(tmp_path)
+    lay_inputs(tmp_path)
+    given = [json.loads(line) for line in fuzz[1]["command line"].seeds()]
+    lines = [[*words[:-1], bad] for words in given[1:22:3] for bad in ("=cmd()", "\udce9", "-1")]
+    lines += [["predict", "."], ["fit", "\udce9.csv", "-o", "q.nc"]]
+    for words in lines:
+        done = subprocess.run(
+            [sys.executable, "-m", "bayes_lrmf", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        assert done.returncode in (0, 2, 3), (words, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.returncode != 2 or done.stderr.splitlines()[-1].startswith("bayes-lrmf: ")
 
 
 def test_the_driver_sees_failures(fuzz, monkeypatch):
