@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from bayes_lrmf.checks import InputError, printable
 from bayes_lrmf.console import emit
 from bayes_lrmf.features import read_features
+from bayes_lrmf.item_space import mean_lengths
 from bayes_lrmf.lineage import read_aliases, read_lineage
 from bayes_lrmf.responses import read_responses, responses_from_frame, write_responses
 from bayes_lrmf.sources.assembly import Trials, trials_of
@@ -418,3 +419,9 @@ def test_a_changed_posterior_is_refused(fuzz, tmp_path, kin_fit):
         file.create_dataset("core/weight", shape=(2**31,), dtype="f8", chunks=True)
     with pytest.raises(InputError, match="unpacks from"):
         read_posterior(path)
+
+
+def test_lengths_of_no_steps():
+    """A family in which every model has a recorded parent has no step to look for."""
+    lengths = mean_lengths(np.zeros((2, 0, 3)), np.zeros((2, 3, 4)))
+    assert lengths.shape == (0,)
