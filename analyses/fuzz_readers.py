@@ -41,7 +41,7 @@ from bayes_lrmf.sources.mergekit import last_merge
 from bayes_lrmf.spec import Spec, read_spec
 from bayes_lrmf.storage import read_posterior
 
-__all__ = ["READERS", "Reader", "posterior_file"]
+__all__ = ["READERS", "Reader", "lay_inputs", "posterior_file"]
 
 _DATA = Path(__file__).resolve().parent.parent / "tests" / "sources" / "data"
 _DATE = "2026-11-26T12-15-05.349374"
@@ -710,7 +710,7 @@ def _read_command(data: bytes, folder: Path) -> None:
     words = [w for w in words if not w.startswith(("/", "~")) and ".." not in w and "=/" not in w]
     if "hub" in words and "--offline" not in words:
         words.append("--offline")
-    _lay_inputs(folder)
+    lay_inputs(folder)
     environment = dict(os.environ)
     try:
         with _inside(folder):
@@ -720,7 +720,8 @@ def _read_command(data: bytes, folder: Path) -> None:
         os.environ.update(environment)
 
 
-def _lay_inputs(folder: Path) -> None:
+def lay_inputs(folder: Path) -> None:
+    """Write the good files that command lines of the fuzzing name."""
     good = {
         "r.csv": _WIDE.replace(b"arc:1,arc:2,gsm8k:1", b"bench1:q1,bench2:q3,bench1:q2"),
         "l.csv": _TREE,

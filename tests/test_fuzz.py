@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from hypothesis import strategies as st
 from bayes_lrmf.checks import InputError, printable
 from bayes_lrmf.console import emit
 from bayes_lrmf.features import read_features
+from bayes_lrmf.item_space import mean_lengths
 from bayes_lrmf.lineage import read_aliases, read_lineage
 from bayes_lrmf.responses import read_responses, responses_from_frame, write_responses
 from bayes_lrmf.sources.assembly import Trials, trials_of
@@ -77,6 +81,29 @@ def test_bombs_are_refused_before_they_fill_the_memory(fuzz, name):
     for bomb in readers[name].bombs():
         found = driver.verdict(name, bomb, seconds=60)
         assert found.outcome != "failed", found.reason
+
+
+@pytest.mark.slow
+def test_broken_command_lines_of_a_process_of_its_own(fuzz, tmp_path, monkeypatch):
+    from analyses.fuzz_readers import lay_inputs
+
+    monkeypatch.chdir(tmp_path)
+    lay_inputs(tmp_path)
+    given = [json.loads(line) for line in fuzz[1]["command line"].seeds()]
+    lines = [[*words[:-1], bad] for words in given[1:22:3] for bad in ("=cmd()", "\udce9", "-1")]
+    lines += [["predict", "."], ["fit", "\udce9.csv", "-o", "q.nc"]]
+    for words in lines:
+        done = subprocess.run(
+            [sys.executable, "-m", "bayes_lrmf", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        assert done.returncode in (0, 2, 3), (words, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.returncode != 2 or done.stderr.splitlines()[-1].startswith("bayes-lrmf: ")
 
 
 def test_the_driver_sees_failures(fuzz, monkeypatch):
@@ -412,3 +439,9 @@ def test_a_changed_posterior_is_refused(fuzz, tmp_path, kin_fit):
         file.create_dataset("core/weight", shape=(2**31,), dtype="f8", chunks=True)
     with pytest.raises(InputError, match="unpacks from"):
         read_posterior(path)
+
+
+def test_lengths_of_no_steps():
+    """A family in which every model has a recorded parent has no step to look for."""
+    lengths = mean_lengths(np.zeros((2, 0, 3)), np.zeros((2, 3, 4)))
+    assert lengths.shape == (0,)
