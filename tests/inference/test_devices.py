@@ -101,13 +101,6 @@ def test_fits_on_several_devices_are_those_on_one(alone, tmp_path, n_devices, n_
         np.testing.assert_array_equal(found[0][name], found[-1][name])
 
 
-@pytest.mark.slow
-def test_one_device_is_as_none(alone):
-    found = fitted(jax.devices()[:1])
-    for name, expected in alone.items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-6, atol=1e-6)
-
-
 def test_no_device_is_refused():
     drawn = simulate(read_spec("mf"), key=jax.random.key(0), n_models=4, n_items=5)
     with pytest.raises(InputError, match="no device"):
