@@ -183,7 +183,7 @@ def write_posterior(posterior: Posterior, path: str | os.PathLike[str]) -> None:
     content = io.BytesIO()
     tree.to_netcdf(content, engine="h5netcdf", encoding=encoding)
     with written_whole(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())
 
 
 def _content_digest(tree: xr.DataTree) -> str:
