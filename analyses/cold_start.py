@@ -14,7 +14,7 @@ def main() -> None:
     """Run one method on one table and print the scores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", choices=TABLES, default="v1")
-    parser.add_argument("--method", default="vb")
+    parser.add_argument("--method", default="vb", help="map, svi, vb, nuts; NumPyro's autonormal")
     parser.add_argument("--spec", help="by default the one that fits the method")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -27,6 +27,7 @@ def main() -> None:
     numpyro.set_host_device_count(2)
     import jax
 
+    from analyses.bench.autonormal import fit_autonormal
     from bayes_lrmf.design import make_design
     from bayes_lrmf.forecast import posterior_forecast
     from bayes_lrmf.holdouts import families, hold_out_cold
@@ -37,17 +38,20 @@ def main() -> None:
     from bayes_lrmf.scoring import score
     from bayes_lrmf.spec import default_spec, read_spec
 
-    spec = read_spec(given.spec or default_spec(given.method))
+    is_peer = given.method == "autonormal"
+    spec = read_spec(given.spec or default_spec("svi" if is_peer else given.method))
     responses = read_responses(folder / TABLES[given.table])
     lineage = read_lineage(folder / "lineage/edges.csv")
     split = hold_out_cold(responses, lineage, seed=given.seed)
     print(f"{given.table}: {len(split.models)} of {responses.n_models:,} models hidden")
     started = time.perf_counter()
     design = make_design(split.train, spec, lineage=lineage)
-    with Progress(f"fit {given.method}") as progress:
-        posterior = fit_method(
-            given.method, design, spec, key=jax.random.key(given.seed), progress=progress
-        )
+    key = jax.random.key(given.seed)
+    if is_peer:
+        posterior = fit_autonormal(design, spec, key=key)
+    else:
+        with Progress(f"fit {given.method}") as progress:
+            posterior = fit_method(given.method, design, spec, key=key, progress=progress)
     print(f"{given.method}, {spec.name}: {posterior.record.message}")
     print(f"seconds {time.perf_counter() - started:.0f}")
     forecast = posterior_forecast(posterior, split.models, key=jax.random.key(1))

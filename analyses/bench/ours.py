@@ -12,10 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from numpyro.infer import SVI, Trace_ELBO
-from numpyro.infer.autoguide import AutoNormal
-from numpyro.optim import Adam
 
+from analyses.bench.autonormal import fit_autonormal
 from analyses.bench.clock import Clock, peak_gigabytes, write_result
 from analyses.bench.objective import constant_of
 from analyses.bench.tables import point_spec
@@ -23,17 +21,13 @@ from bayes_lrmf.design import Design, make_design
 from bayes_lrmf.forecast import posterior_forecast
 from bayes_lrmf.inference import fit_map, fit_svi, fit_vb
 from bayes_lrmf.lineage import read_lineage
-from bayes_lrmf.posterior import DrawsState, FitRecord, Posterior
-from bayes_lrmf.program import program
+from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.responses import read_responses
 from bayes_lrmf.spec import Spec, read_spec
 
 _KEY = 0
-_STEP_SIZE = 0.03
-_CHUNK = 50
-_FLAT_STEPS, _FLAT_SHARE = 500, 1e-3
-_MOST_STEPS = 6000
+_LOOK_STEPS = 250
 _HELD_DRAWS = 50
 _COMPILING = (
     "/jax/core/compile/backend_compile_duration",
@@ -102,42 +96,15 @@ def run_svi(design: Design, spec: Spec, clock: Clock, data: Any) -> Posterior:
 
 
 def run_autonormal(design: Design, spec: Spec, clock: Clock, data: Any) -> Posterior:
-    """Fit NumPyro's mean-field guide until 500 steps raise the ELBO by less than 0.1 %."""
-    guide = AutoNormal(program)
-    svi = SVI(program, guide, Adam(_STEP_SIZE), Trace_ELBO())
-    state = svi.init(jax.random.key(_KEY), design, spec)
+    """Fit NumPyro's mean-field guide, looking at the held-out cells every 250 steps."""
 
-    @jax.jit
-    def advance(state: Any) -> Any:
-        return jax.lax.scan(
-            lambda s, _: svi.stable_update(s, design, spec), state, None, length=_CHUNK
-        )
-
-    trace: list[float] = []
-    converged = False
-    while len(trace) < _MOST_STEPS and not converged:
-        state, losses = advance(state)
-        trace.extend(np.asarray(losses, float))
-        point = clock.note(elbo=-float(np.mean(losses)))
-        if len(trace) >= 2 * _FLAT_STEPS:
-            before = np.mean(trace[-2 * _FLAT_STEPS : -_FLAT_STEPS])
-            now = np.mean(trace[-_FLAT_STEPS:])
-            converged = bool(before - now < _FLAT_SHARE * abs(now))
-        if len(trace) % (5 * _CHUNK) == 0:
+    def noted(n_steps: int, elbo: float, drawn: Callable[[int], Posterior]) -> None:
+        point = clock.note(elbo=elbo)
+        if n_steps % _LOOK_STEPS == 0:
             with clock.paused():
-                drawn = _drawn(design, spec, guide, svi.get_params(state), _HELD_DRAWS)
-                point["held_out"] = held_out(drawn, data)
-    clock.note()
-    with clock.paused():
-        found = _drawn(design, spec, guide, svi.get_params(state), 400)
-        record = FitRecord("autonormal", converged, f"{len(trace)} steps", np.array(trace))
-        return Posterior(design, spec, found.state, record)
+                point["held_out"] = held_out(drawn(_HELD_DRAWS), data)
 
-
-def _drawn(design: Design, spec: Spec, guide: Any, params: Any, n_draws: int) -> Posterior:
-    values = guide.sample_posterior(jax.random.key(2), params, sample_shape=(n_draws,))
-    values = {name: np.asarray(v, np.float32)[None] for name, v in values.items()}
-    return Posterior(design, spec, DrawsState(values), FitRecord("autonormal", True, ""))
+    return fit_autonormal(design, spec, key=jax.random.key(_KEY), noted=noted)
 
 
 Run = Callable[[Design, Spec, Clock, Any], Posterior]
