@@ -244,6 +244,7 @@ def simulate(
     cold_share: float = 0.15,
     merge_share: float = 0.15,
     sampled_hyperparameters: bool = False,
+    features: pd.DataFrame | None = None,
 ) -> Simulation:
     """Draw a family of models and their responses from the program of `spec`.
 
@@ -264,6 +265,8 @@ def simulate(
     sampled_hyperparameters : bool
         Draw hyper-parameters from their priors; by default they are at their medians, and the
         scales of a directed prior where `central_scales` puts them.
+    features : DataFrame, optional
+        Features of models, ``sim/base-0`` and so on by place, for the columns that the spec names.
 
     Raises
     ------
@@ -292,7 +295,9 @@ def simulate(
         }
     )
     items["trials"] = trials
-    design = make_design(_one_result_each(lineage.nodes, items), spec, lineage=lineage)
+    design = make_design(
+        _one_result_each(lineage.nodes, items), spec, lineage=lineage, features=features
+    )
     fixed: dict[str, np.ndarray] = {}
     if not sampled_hyperparameters:
         fixed = fixed_hyperparameters(design, spec)
