@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.bench.clock import peak_gigabytes
 from bayes_lrmf.directed import DirectedGraph
 from bayes_lrmf.elimination import Elimination, eliminate
 from bayes_lrmf.files import written_whole
@@ -84,7 +84,7 @@ def main() -> None:
     slopes = growth(rows)
     print("\nlog-log slopes of processor seconds over models, over all sizes / the last two:")
     print(slopes.to_string(float_format="{:.2f}".format))
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    print(f"peak memory {peak_gigabytes():.2f} GB")
     with written_whole(FOLDER / "lineage_scale.json") as path:
         path.write_text(json.dumps({"runs": rows, "slopes": slopes.reset_index().to_dict()}))
 
@@ -132,7 +132,7 @@ def measured(lineage: Lineage, fills: bool, part: str) -> dict[str, Any]:
         laplacian(lineage, fills, clock, facts)
     else:
         directed(lineage, int(part.removeprefix("directed_")), fills, clock, facts)
-    facts["peak memory, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    facts["peak memory, GB"] = peak_gigabytes()
     return {"facts": facts, "seconds": clock.seconds, "of processors": clock.of_processors}
 
 
