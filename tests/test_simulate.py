@@ -86,6 +86,16 @@ def test_responses_are_a_part_of_the_truth(drawn):
     np.testing.assert_array_equal(truth.loc[observed.index], observed)
 
 
+@pytest.mark.parametrize(("density", "trials"), [(DENSITY, 1), (0.05, 1), (0.3, 7)])
+def test_responses_are_as_a_file_of_them_is_read(density, trials):
+    drawn = draw(density=density, trials=trials)
+    keys = ["model", "benchmark", "item"]
+    seen = drawn.truth.merge(drawn.responses.to_frame()[keys], on=keys)
+    assert 0 < len(seen) < len(drawn.truth)
+    read = responses_from_frame(seen.drop(columns="probability"))
+    assert read.fingerprint() == drawn.responses.fingerprint()
+
+
 def test_density_counts_cells_of_evaluated_models(drawn):
     share = drawn.responses.n_observed / (drawn.responses.n_models * N_ITEMS)
     standard_error = (DENSITY * (1 - DENSITY) / (drawn.responses.n_models * N_ITEMS)) ** 0.5
