@@ -259,6 +259,10 @@ def test_other_versions_and_features_are_refused(simulated, killed, file, monkey
     other = dataclasses.replace(known, values=known.values + 1)
     with pytest.raises(InputError, match=r"another fit \(features differ\)"):
         fit_saved(file, "vb", dataclasses.replace(design, covariates=other), LRMF)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "FORMAT_VERSION", module.FORMAT_VERSION + 1)
+        with pytest.raises(InputError, match=r"another fit \(format differ\)"):
+            fit_saved(file, "vb", design, LRMF)
     monkeypatch.setattr(module, "package_versions", lambda: {"jax": "0.0"})
     with pytest.raises(InputError, match=r"another fit \(versions differ\)"):
         fit_saved(file, "vb", design, LRMF)
