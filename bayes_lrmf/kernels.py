@@ -23,7 +23,8 @@ __all__ = [
     "log_gamma",
 ]
 
-_BLOCK_CELLS = 2**18
+_BLOCK_CELLS, _SPARSE_BLOCK = 2**19, 2**20
+_RUN = 32
 
 
 @jax.custom_jvp
@@ -141,12 +142,22 @@ def _outcome_parts(psi: Any, concentration: Any, right: Any, wrong: Any) -> Any:
     return value, by_psi, p * by_right + q * by_wrong
 
 
-def _bernoulli_parts(psi: jax.Array, y: jax.Array, seen: jax.Array) -> tuple[Any, Any]:
-    small = jnp.exp(-jnp.abs(psi))
-    one = 1 / (1 + small)
-    probability = jnp.where(psi >= 0, one, small * one)
-    value = jnp.where(seen, y * psi - jnp.maximum(psi, 0) - jnp.log1p(small), 0.0)
-    return value, jnp.where(seen, y - probability, 0.0)
+def _bernoulli_parts(psi: jax.Array, outcome: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the log-likelihoods of a block of cells, summed in part, and their derivatives.
+
+    With s = 1 for a success and -1 for a failure, and T = tanh(psi / 2),
+    ``log p = min(s psi, 0) + log((1 + |T|) / 2)``, whose derivative is ``(s - T) / 2``. The
+    logarithm is taken once for a product of many: it costs more than all else in a cell.
+    """
+    seen = outcome >= 0
+    side, t = 2 * outcome.astype(psi.dtype) - 1, jnp.tanh(psi / 2)
+    grown = jnp.where(seen, (1 + jnp.abs(t)) / 2, 1.0)
+    runs = (min(_RUN, psi.shape[0]), 1)
+    product = jax.lax.reduce_window(
+        grown, np.array(1, grown.dtype), jax.lax.mul, runs, runs, "SAME"
+    )
+    value = jnp.where(seen, jnp.minimum(side * psi, 0), 0.0).sum(0) + jnp.log(product).sum(0)
+    return value, jnp.where(seen, (side - t) / 2, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +184,11 @@ class BinaryTable:
         concentration, noise_sd : ignored
             A single trial has no over-dispersion.
         """
-        return _binary(rows, cols, _blocks(self.values), self.values.shape[0], None)
+        ahead, across, values = rows, cols, self.values
+        # Blocks of the shorter side: what is summed over them is then the longer one's, once.
+        if values.shape[1] > values.shape[0]:
+            ahead, across, values = cols, rows, values.T
+        return _binary(ahead, across, _blocks(values), len(values), None)
 
     def estimate(
         self,
@@ -290,7 +305,7 @@ def _binary_parts(
 
 
 def _binary_scan(blocks: Any, by_block: Any, cols: Any, *, gradient: bool) -> Any:
-    """Return value and gradient by columns, summed over blocks of models, and that by block."""
+    """Return value and gradient by columns, summed over blocks of rows, and that by block."""
     # Block sums are added in the widest float at hand: a table's total loses 1e-7 of itself
     # in float32, which is more than an optimiser's last steps gain.
     wide = jnp.promote_types(cols.dtype, jax.dtypes.canonicalize_dtype(jnp.float64))
@@ -299,8 +314,8 @@ def _binary_scan(blocks: Any, by_block: Any, cols: Any, *, gradient: bool) -> An
         total, grad_cols = carry
         y, r = part
         psi = r.T @ cols
-        value, residual = _bernoulli_parts(psi, y.astype(psi.dtype), y >= 0)
-        total = total + value.sum(-1).astype(wide).sum()
+        value, residual = _bernoulli_parts(psi, y)
+        total = total + value.astype(wide).sum()
         if not gradient:
             return (total, grad_cols), None
         return (total, grad_cols + r @ residual), cols @ residual.T
@@ -399,7 +414,7 @@ class SparseTable:
     ) -> SparseTable:
         """Pad and block cells given as flat arrays, in random order so that blocks are alike."""
         order = np.random.default_rng(0).permutation(len(rows))
-        block = min(4 * _BLOCK_CELLS, max(len(rows), 1))
+        block = min(_SPARSE_BLOCK, max(len(rows), 1))
         n_blocks = max(1, -(-len(rows) // block))
 
         def blocked(x: np.ndarray, dtype: Any) -> np.ndarray:

@@ -146,24 +146,42 @@ def test_fractions_of_a_trial_are_cross_entropy(rng, factors):
 
 
 @pytest.mark.parametrize("block_cells", [1, 2 * N_ITEMS, 3 * N_ITEMS, 500])
-def test_binary_blocks_change_nothing(monkeypatch, block_cells, binary, factors):
+@pytest.mark.parametrize("wide", [False, True])
+def test_binary_blocks_change_nothing(monkeypatch, block_cells, wide, binary, factors):
     monkeypatch.setattr(kernels, "_BLOCK_CELLS", block_cells)
+    if wide:
+        binary, factors = np.ascontiguousarray(binary.T), factors[::-1]
     ours = value_and_gradients(BinaryTable(binary), *factors, None)
     check(ours, expected_bernoulli(binary, *factors), rtol=1e-12)
 
 
-@pytest.mark.parametrize("block_cells", [1, 5])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_single_trials_far_from_certainty_and_beyond(dtype):
+    """Runs of more cells than one logarithm takes, log-odds up to 80 either way."""
+    psi = np.linspace(-80, 80, 101)
+    outcome = np.tile(np.array([1, 0, -1], np.int8), 34)[:101]
+    rows, cols = jnp.asarray(psi[None], dtype), jnp.ones((1, 1), dtype)
+    value, by_row, _ = value_and_gradients(BinaryTable(outcome[:, None]), rows, cols, None)
+    side = 2.0 * outcome - 1
+    expected = np.where(outcome >= 0, special.log_expit(side * psi), 0)
+    rtol = 1e-6 if dtype == "float32" else 1e-13
+    assert float(value) == pytest.approx(expected.sum(), rel=rtol)
+    slope = np.where(outcome >= 0, side * special.expit(-side * psi), 0)
+    np.testing.assert_allclose(by_row[0], slope, atol=rtol)
+
+
+@pytest.mark.parametrize("block_cells", [4, 20])
 def test_sparse_blocks_change_nothing(monkeypatch, block_cells, counts, factors, concentration):
-    monkeypatch.setattr(kernels, "_BLOCK_CELLS", block_cells)
+    monkeypatch.setattr(kernels, "_SPARSE_BLOCK", block_cells)
     table = sparse_of(*counts)
     n_cells = np.count_nonzero(counts[1])
-    assert table.rows.shape == (-(-n_cells // (4 * block_cells)), min(4 * block_cells, n_cells))
+    assert table.rows.shape == (-(-n_cells // block_cells), block_cells)
     ours = value_and_gradients(table, *factors, concentration)
     check(ours, expected_beta_binomial(*counts, *factors, concentration))
 
 
 def test_sparse_table_holds_every_cell_once(monkeypatch, counts):
-    monkeypatch.setattr(kernels, "_BLOCK_CELLS", 3)
+    monkeypatch.setattr(kernels, "_SPARSE_BLOCK", 12)
     table = sparse_of(*counts)
     real = table.trials > 0
     back = np.zeros((2, N_MODELS, N_ITEMS))
@@ -174,7 +192,7 @@ def test_sparse_table_holds_every_cell_once(monkeypatch, counts):
 
 
 def test_blocks_of_sorted_cells_are_alike(monkeypatch):
-    monkeypatch.setattr(kernels, "_BLOCK_CELLS", 100)
+    monkeypatch.setattr(kernels, "_SPARSE_BLOCK", 400)
     rows, ones = np.arange(4000), np.ones(4000)
     table = SparseTable.from_cells(rows, rows % 7, ones, ones)
     # Rows are uniform: the mean of a block of 400 has a standard error of 1,155 / sqrt(400).
@@ -204,7 +222,7 @@ def test_binary_estimate_is_unbiased(binary, factors):
 
 
 def test_sparse_estimate_is_unbiased(monkeypatch, counts, factors, concentration):
-    monkeypatch.setattr(kernels, "_BLOCK_CELLS", 2)
+    monkeypatch.setattr(kernels, "_SPARSE_BLOCK", 8)
     cells = expected_beta_binomial(*counts, *factors, concentration)[0]
     values, times = distinct_estimates(sparse_of(*counts), factors, jnp.asarray(concentration), 3)
     assert len(values) == -(-np.count_nonzero(counts[1]) // 8)

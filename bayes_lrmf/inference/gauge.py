@@ -10,8 +10,9 @@ import numpy as np
 
 from bayes_lrmf.design import Design
 from bayes_lrmf.elimination import Factor
-from bayes_lrmf.inference.map import curvature_scales, evidence, objective
+from bayes_lrmf.inference.map import objective
 from bayes_lrmf.inference.rotation import RotationSlice
+from bayes_lrmf.inference.scales import curvature_scales, evidence
 from bayes_lrmf.program import hyperparameters
 from bayes_lrmf.spec import Spec
 

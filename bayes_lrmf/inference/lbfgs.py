@@ -63,6 +63,9 @@ def minimise(
     report: Callable[[int, float], None],
     saved: Saved,
     partial: Callable[[Found], Any],
+    stage: str,
+    loaded: dict[str, np.ndarray] | None,
+    kept: dict[str, np.ndarray] | None = None,
 ) -> Found:
     """Minimise a function by L-BFGS (Liu & Nocedal 1989) with 20 pairs, from `first`.
 
@@ -77,9 +80,15 @@ def minimise(
     report : callable
         Called with the number of iterations and the value after each.
     saved : Saved
-        Where the state goes, as stage "map".
+        Where the state goes.
     partial : callable
         Makes a posterior of a search that Ctrl-C ended.
+    stage : str
+        Name of the search among those of a fit.
+    loaded : mapping of arrays or None
+        The saved state to go on from.
+    kept : mapping of arrays, optional
+        Saved with the state.
 
     Returns
     -------
@@ -89,15 +98,17 @@ def minimise(
     if _step is None:
         return _in_one_go(evaluate, first, tolerance, max_iterations, report)
     search = _Search(first)
-    loaded = saved.load("map")
     if loaded is not None:
-        search.restore(loaded[1])
-        saved.resumed("iteration", len(search.trace))
+        search.restore(loaded)
+
+    def state() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        return {}, search.arrays_now() | (kept or {})
+
     try:
         while search.goes_on(evaluate, tolerance, max_iterations, report):
-            saved.offer("map", search.state)
+            saved.offer(stage, state)
     except KeyboardInterrupt:
-        saved.offer("map", search.state, at_once=True)
+        saved.offer(stage, state, at_once=True)
         when = f"after {len(search.trace):,} iterations"
         # Not the point in mid-search along a line.
         value = search.trace[-1] if search.trace else float("nan")
@@ -129,8 +140,8 @@ class _Search:
         self.gradient = np.zeros(n)
         self.trace: list[float] = []
 
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        return {}, {
+    def arrays_now(self) -> dict[str, np.ndarray]:
+        return {
             **self.arrays,
             "value": np.array(float(self.value)),
             "gradient": self.gradient,

@@ -18,7 +18,8 @@ from bayes_lrmf.checks import InputError, positive, whole_number
 from bayes_lrmf.design import Design
 from bayes_lrmf.gaussian import GraphGaussian
 from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, leaves, restored, saved_by
-from bayes_lrmf.inference.map import curvature_scales, fit_map, refuse_directed
+from bayes_lrmf.inference.map import fit_map, refuse_directed
+from bayes_lrmf.inference.scales import curvature_scales
 from bayes_lrmf.posterior import FitRecord, GaussianState, Posterior
 from bayes_lrmf.program import hyperparameters, program
 from bayes_lrmf.progress import Progress

@@ -20,7 +20,7 @@ from bayes_lrmf.spec import Spec
 
 __all__ = ["CellTable", "Curvature", "Evidence"]
 
-_CHUNK_WIDTHS = (16, 32, 64, 128)
+_CHUNK_CELLS, _LANES, _WIDEST = 2**20, 16, 384
 _DENSE_CELLS = 400_000_000
 _DENSE_COUNT_CELLS = 6_000_000
 _DENSE_FROM = 0.02
@@ -145,8 +145,11 @@ class CellTable:
 
     def _cut_into_chunks(self) -> None:
         size = np.bincount(self.panel)
-        padded = [sum(-(-s // w) * w + 16 for s in size) for w in _CHUNK_WIDTHS]
-        width = _CHUNK_WIDTHS[int(np.argmin(padded))]
+        # A chunk costs as much as a few items more: XLA starts two dozen loops for each.
+        most = min(_CHUNK_CELLS // self.shape[0], _WIDEST)
+        widths = np.arange(_LANES, max(most, _LANES) + 1, _LANES)
+        n_each = -(-size[:, None] // widths)
+        width = int(widths[np.argmin((n_each * (widths + _LANES)).sum(0))])
         slots, panel_of_chunk = [], []
         for p in range(len(size)):
             items = np.flatnonzero(self.panel == p)

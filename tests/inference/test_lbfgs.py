@@ -26,9 +26,11 @@ def search(evaluate=rosen, *, saved=None, tolerance=1e-9, max_iterations=500, re
     from bayes_lrmf.inference.checkpoint import Saved
 
     saved = saved or Saved(None, 0.0, dict, Progress("map", enabled=False))
+    loaded = saved.load("search")
     return minimise(
         evaluate, FIRST, tolerance=tolerance, max_iterations=max_iterations, report=report,
-        saved=saved, partial=lambda found: found,
+        saved=saved, partial=lambda found: found, stage="search",
+        loaded=None if loaded is None else loaded[1],
     )  # fmt: skip
 
 
