@@ -19,6 +19,7 @@ from bayes_lrmf.tables import MOST_COLUMNS, Table, read_table, table_of_frame, w
 
 __all__ = ["Cells", "Responses", "read_responses", "responses_from_frame", "write_responses"]
 
+_COUNTED_CELLS = 2**24
 _WIDE_CELLS = 10_000_000  # a sparse table larger than this is written long
 
 
@@ -87,9 +88,17 @@ class Responses:
     @cached_property
     def n_observed(self) -> int:
         """Number of observed cells."""
-        if self.dense is not None:
-            return int((self.dense >= 0).sum())
-        return len(self.to_cells().rows)
+        return int(self.n_results_of_item.sum())
+
+    @cached_property
+    def n_results_of_item(self) -> np.ndarray:
+        """Number of observed cells of each item, shape (n_items,)."""
+        if self.dense is None:
+            return np.bincount(self.to_cells().cols, minlength=self.n_items)
+        step = max(1, _COUNTED_CELLS // max(self.n_models, 1))
+        starts = range(0, self.n_items, step)
+        counts = [(self.dense[:, start : start + step] >= 0).sum(0) for start in starts]
+        return np.concatenate([np.zeros(0, np.int64), *counts])
 
     @property
     def density(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -9,7 +10,7 @@ import itertools
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -25,7 +26,14 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.files import existing_file, written_whole
 from bayes_lrmf.unpacking import decoded_size, open_gzip, refuse_bomb
 
-__all__ = ["MOST_COLUMNS", "Table", "read_table", "table_of_frame", "write_table"]
+__all__ = [
+    "MOST_COLUMNS",
+    "Table",
+    "read_row_groups",
+    "read_table",
+    "table_of_frame",
+    "write_table",
+]
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".pq")
 _BLANK_LINES = 1_000  # before the header
@@ -243,34 +251,77 @@ def _suffix(path: Path) -> str:
     return found
 
 
+def read_row_groups(
+    path: str | os.PathLike[str], *, key: str, text: Sequence[str], what: str
+) -> Iterator[Table]:
+    """Read a Parquet file one row group at a time; see `read_table`.
+
+    Yields
+    ------
+    Table
+        Of one row group; rows in errors count from its first.
+    """
+    file = existing_file(path, what=what)
+    if _suffix(file).startswith(".csv"):
+        raise InputError("is no Parquet file", where=str(path), fix="write it as .parquet")
+    with _parquet(file):
+        schema, texts = _checked_schema(file, text)
+        stream = pq.ParquetFile(file, read_dictionary=texts)
+    with stream:
+        for i in range(stream.num_row_groups):
+            with _parquet(file):
+                group = stream.metadata.row_group(i)
+                refuse_bomb(file, _unpacked(group.total_byte_size, group))
+                frame = _frame_of(file, stream.read_row_group(i), schema, text)
+            yield table_of_frame(frame, key=key, name=f"{path}, row group {i + 1}")
+
+
 def _read_parquet(file: Path, text: Sequence[str]) -> pd.DataFrame:
-    try:
-        schema = pq.read_schema(file)
-        _unique_names(schema.names, str(file))
-        for field in schema:
-            if pa.types.is_nested(field.type):
-                raise InputError(
-                    f"column {field.name!r} holds lists or mappings",
-                    where=str(file),
-                    fix="keep one value in a cell, or drop the column",
-                )
-        # One text on millions of rows takes its room once, as a dictionary.
-        texts = [f.name for f in schema if pa.types.is_string(f.type) or _is_binary(f.type)]
-        texts += [name for name in schema.names if name.strip() in text]
+    with _parquet(file):
+        schema, texts = _checked_schema(file, text)
         with pq.ParquetFile(file, read_dictionary=texts) as stream:
-            refuse_bomb(file, _decoded_size(stream.metadata))
-            table = stream.read()
-            table.validate(full=True)
-        refuse_bomb(
-            file, sum(_held_size(*pair, text) for pair in zip(schema, table.columns, strict=True))
-        )
-        for at, field in enumerate(schema):
-            if field.name.strip() not in text and not pa.types.is_dictionary(field.type):
-                table = table.set_column(at, field, table.column(at).cast(field.type))
+            groups = [stream.metadata.row_group(i) for i in range(stream.num_row_groups)]
+            pages = sum(group.total_byte_size for group in groups)
+            refuse_bomb(file, _unpacked(pages, stream.metadata))
+            return _frame_of(file, stream.read(), schema, text)
+
+
+@contextlib.contextmanager
+def _parquet(file: Path) -> Iterator[None]:
+    """Turn what is raised for a damaged file into an error that says so."""
+    try:
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, PermissionError):
             raise
         raise _damaged(file) from error
+
+
+def _checked_schema(file: Path, text: Sequence[str]) -> tuple[pa.Schema, list[str]]:
+    """Return the schema, and the columns to read as dictionaries.
+
+    One text on millions of rows takes its room once then.
+    """
+    schema = pq.read_schema(file)
+    _unique_names(schema.names, str(file))
+    for field in schema:
+        if pa.types.is_nested(field.type):
+            raise InputError(
+                f"column {field.name!r} holds lists or mappings",
+                where=str(file),
+                fix="keep one value in a cell, or drop the column",
+            )
+    texts = [f.name for f in schema if pa.types.is_string(f.type) or _is_binary(f.type)]
+    return schema, texts + [name for name in schema.names if name.strip() in text]
+
+
+def _frame_of(file: Path, table: pa.Table, schema: pa.Schema, text: Sequence[str]) -> pd.DataFrame:
+    table.validate(full=True)
+    held = (_held_size(*pair, text) for pair in zip(schema, table.columns, strict=True))
+    refuse_bomb(file, sum(held))
+    for at, field in enumerate(schema):
+        if field.name.strip() not in text and not pa.types.is_dictionary(field.type):
+            table = table.set_column(at, field, table.column(at).cast(field.type))
     try:
         return table.to_pandas(types_mapper=_mapped)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -287,11 +338,9 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_string(kind))
 
 
-def _decoded_size(metadata: Any) -> float:
+def _unpacked(n_page_bytes: int, metadata: Any) -> float:
     """Return bytes of pages once unpacked, and of numbers that runs of equal ones stand for."""
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    pages = sum(group.total_byte_size for group in groups)
-    return float(max(pages, metadata.num_rows * max(16, 2 * metadata.num_columns)))
+    return float(max(n_page_bytes, metadata.num_rows * max(16, 2 * metadata.num_columns)))
 
 
 def _held_size(field: pa.Field, column: pa.ChunkedArray, text: Sequence[str]) -> float:

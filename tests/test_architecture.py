@@ -46,6 +46,7 @@ FLOORS = {
     "covariates": 1,
     "directed": 2,
     "design": 2,
+    "streaming": 2,
     "descent": 3,
     "program": 3,
     "variational": 3,

@@ -14,7 +14,7 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.coldstart import add
 from bayes_lrmf.design import make_design
 from bayes_lrmf.inference import fit_map, fit_vb
-from bayes_lrmf.inference.vb import _Fit
+from bayes_lrmf.inference.vb_fit import VariationalFit
 from bayes_lrmf.inference.vb_items import ItemGaussians
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.posterior import DrawsState
@@ -47,7 +47,7 @@ def split(trials):
 def bounded(request):
     """A fit that keeps the covariances of the bound, whose fixed point its engine can tell."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Fit, "with_expected_curvature", lambda fit: fit)
+        patch.setattr(VariationalFit, "with_expected_curvature", lambda fit: fit)
         patch.setattr("bayes_lrmf.inference.vb._NEGLIGIBLE_GAIN", 1e-4)
         return split(request.param)
 
@@ -85,7 +85,7 @@ def test_a_model_without_responses_is_predicted_as_if_it_had_been_there(of_items
 def engine_of(grown):
     """The engine of `fit_vb` over all cells of a grown design, items and scales as they were."""
     design, values = grown.design, grown.state.values
-    fit = _Fit.start(design, SPEC, grown.state.centre())
+    fit = VariationalFit.start(design, SPEC, grown.state.centre())
     root = values["item_root"].astype(float)
     items = ItemGaussians(
         design,
@@ -108,7 +108,8 @@ def test_fold_in_is_where_the_engine_of_the_fit_ends(bounded, monkeypatch):
     grown = add(posterior, lineage=data.lineage, responses=new)
     fit = engine_of(grown)
     for _ in range(40):
-        fit = fit._with_models(learn=False)
+        evidence = fit.cells.about_models(fit.local(), fit.items.local(), fit.noise)
+        fit = fit._with_models(evidence, learn=False)
     core = grown.design.core.index
     at = [core[m] for m in held]
     sd = np.sqrt(np.diagonal(fit.moments.variance, axis1=1, axis2=2))

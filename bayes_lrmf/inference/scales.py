@@ -38,8 +38,8 @@ def evidence(design: Design, hyper: dict[str, Any]) -> tuple[np.ndarray, np.ndar
     """Return what cells tell of log-odds, by evaluated model and by item, at p (1 - p) = 0.2."""
     values = design.responses.dense
     if values is not None:
-        seen = values >= 0
-        return _TYPICAL_SPREAD * seen.sum(1), _TYPICAL_SPREAD * seen.sum(0)
+        by_model = np.concatenate([t.sum(1, float) for *_, t in row_blocks(design, hyper)])
+        return _TYPICAL_SPREAD * by_model, _TYPICAL_SPREAD * design.responses.n_results_of_item
     cells = design.responses.to_cells()
     trials = effective_trials(design, cells, hyper)
     by_model = np.bincount(cells.rows, trials, minlength=design.n_evaluated)

@@ -13,7 +13,7 @@ from bayes_lrmf.inference.scales import as_matrix, row_blocks
 from bayes_lrmf.program import hyperparameters
 from bayes_lrmf.spec import Spec
 
-__all__ = ["initial_values"]
+__all__ = ["initial_values", "item_levels"]
 
 _OVERSAMPLED, _POWERS = 8, 2
 _LEAST_KEPT = 0.1
@@ -60,9 +60,7 @@ def initial_values(
     rng = np.random.default_rng(seed)
     values = {name: 0.1 * rng.standard_normal(s) for name, s in _shapes(design, spec).items()}
     if "intercept" in values:
-        right, run = _item_totals(design)
-        share = (right + 1) / (run + 2)
-        values["intercept"] = np.log(share / (1 - share))
+        values["intercept"] = item_levels(design)
         total = np.bincount(design.item_groups, values["intercept"])
         values["intercept_mean"] = total / np.bincount(design.item_groups)
     factor, loading = _spectral(design, spec, hyper, values, rng)
@@ -71,10 +69,20 @@ def initial_values(
     return values
 
 
+def item_levels(design: Design) -> np.ndarray:
+    """Return the logit of each item's share of successes, one success and one failure added."""
+    right, run = _item_totals(design)
+    share = (right + 1) / (run + 2)
+    return np.log(share / (1 - share))
+
+
 def _item_totals(design: Design) -> tuple[np.ndarray, np.ndarray]:
     values = design.responses.dense
     if values is not None:
-        return (values > 0).sum(0), (values >= 0).sum(0)
+        right = np.zeros(design.n_items)
+        for _, _, _, centred, trials in row_blocks(design, {}):
+            right += (centred + trials / 2).sum(0)
+        return right, design.responses.n_results_of_item
     cells = design.responses.to_cells()
     trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials
     right = np.bincount(cells.cols, cells.successes, minlength=design.n_items)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-from jax.sharding import Mesh
 
 from bayes_lrmf.design import Design
-from bayes_lrmf.devices import sharded, summed_over
+from bayes_lrmf.devices import sharded
 from bayes_lrmf.inference.vb_local import LocalMoments
+from bayes_lrmf.inference.vb_passes import (
+    cell_curvature,
+    cell_terms,
+    curvature_pass,
+    item_pass,
+    model_pass,
+    run_pass,
+)
 from bayes_lrmf.spec import Spec
 
 __all__ = ["CellTable", "Curvature", "Evidence"]
@@ -25,12 +32,6 @@ _DENSE_CELLS = 400_000_000
 _DENSE_COUNT_CELLS = 6_000_000
 _DENSE_FROM = 0.02
 _SPARSE_BLOCK = 2**16
-_LEAST_SQUARE = 1e-8
-_NOISE_STEPS = 12
-_RUN = 32
-_BY_CHUNK = ("panel", "items", "item_means", "noise", "tables")
-_NODES, _NODE_SHARES = np.polynomial.hermite_e.hermegauss(9)
-_NODE_SHARES = _NODE_SHARES / _NODE_SHARES.sum()
 
 
 class Evidence(NamedTuple):
@@ -113,19 +114,36 @@ class CellTable:
         Length L of the local vectors.
     compiled : bool
         False for few cells, which take less time than compiling a loop for them.
+    n_batches : int
+        With more than one, items of every panel are dealt out into as many parts at random, and a
+        dense 0/1 table is held part by part, while sums over it are made.
     """
 
     def __init__(
-        self, design: Design, spec: Spec, panel: np.ndarray, size: int, *, compiled: bool = True
+        self,
+        design: Design,
+        spec: Spec,
+        panel: np.ndarray,
+        size: int,
+        *,
+        compiled: bool = True,
+        n_batches: int = 1,
     ) -> None:
         r = design.responses
         self.packing, self.panel, self.mesh = _Packing(size), panel, design.mesh
-        self.shape = r.shape
+        self.shape, self.n_batches = r.shape, n_batches
+        self.dtype = np.float32 if r.is_binary and r.n_models * r.n_items > 10**6 else np.float64
+        if n_batches > 1:
+            assert r.dense is not None
+            assert self.mesh is None
+            self.dense = True
+            self._cut_into_chunks()
+            self._values, self.n_cells_of_item = r.dense, r.n_results_of_item
+            return
         n_cells = r.n_models * r.n_items
         most = _DENSE_CELLS if r.is_binary else _DENSE_COUNT_CELLS
         most *= self._n_devices
         self.dense = compiled and n_cells <= most and r.density >= _DENSE_FROM
-        self.dtype = np.float32 if r.is_binary and n_cells > 1_000_000 else np.float64
         if self.dense:
             self._cut_into_chunks()
             if r.dense is not None:
@@ -145,35 +163,61 @@ class CellTable:
 
     def _cut_into_chunks(self) -> None:
         size = np.bincount(self.panel)
+        most = -(-size[:, None] // self.n_batches)
         # A chunk costs as much as a few items more: XLA starts two dozen loops for each.
-        most = min(_CHUNK_CELLS // self.shape[0], _WIDEST)
-        widths = np.arange(_LANES, max(most, _LANES) + 1, _LANES)
-        n_each = -(-size[:, None] // widths)
-        width = int(widths[np.argmin((n_each * (widths + _LANES)).sum(0))])
-        slots, panel_of_chunk = [], []
+        widest = min(_CHUNK_CELLS // self.shape[0], _WIDEST)
+        widths = np.arange(_LANES, max(widest, _LANES) + 1, _LANES)
+        n_each = -(-most // widths)
+        best = int(np.argmin((n_each * (widths + _LANES)).sum(0)))
+        width, n_each = int(widths[best]), n_each[:, best]
+        slots = np.full((self.n_batches, int(n_each.sum()) * width), -1)
+        begin = np.concatenate([[0], np.cumsum(n_each * width)])
+        rng = np.random.default_rng(0)
         for p in range(len(size)):
             items = np.flatnonzero(self.panel == p)
-            n_chunks = -(-len(items) // width)
-            slots.append(np.full(n_chunks * width, -1))
-            slots[-1][: len(items)] = items
-            panel_of_chunk += [p] * n_chunks
-        slot, n_devices = np.concatenate(slots).reshape(-1, width), self._n_devices
+            if self.n_batches > 1:
+                items = rng.permutation(items)
+            for batch in range(self.n_batches):
+                part = items[batch :: self.n_batches]
+                slots[batch, begin[p] : begin[p] + len(part)] = part
+        slot, n_devices = slots.reshape(-1, width), self._n_devices
         empty = -len(slot) % n_devices
         self.slot = np.concatenate([slot, np.full((empty, width), -1)])
-        self.panel_of_chunk = np.array(panel_of_chunk + [0] * empty, np.int32)
+        panel_of_chunk = np.tile(np.repeat(np.arange(len(size)), n_each), self.n_batches)
+        self.panel_of_chunk = np.append(panel_of_chunk, [0] * empty).astype(np.int32)
         at = np.empty(self.shape[1], np.int64)
         flat = self.slot.ravel()
         at[flat[flat >= 0]] = np.flatnonzero(flat >= 0)
         self.at = at
 
+    def _chunks(self, batch: int | None) -> slice:
+        if batch is None:
+            return slice(None)
+        each = len(self.slot) // self.n_batches
+        return slice(batch * each, (batch + 1) * each)
+
+    def members(self, batch: int) -> np.ndarray:
+        """Return the items of a batch, in the order of `about_items`."""
+        flat = self.slot[self._chunks(batch)].ravel()
+        return flat[flat >= 0]
+
+    def share(self, batch: int) -> np.ndarray:
+        """Return which part of its items a batch has of each panel, shape (n_panels,)."""
+        of_batch = np.bincount(self.panel[self.members(batch)], minlength=self.panel.max() + 1)
+        return of_batch / np.bincount(self.panel)
+
     def _hold_binary(self, values: np.ndarray) -> None:
         self.n_cells_of_item = (values >= 0).sum(0)
-        n_chunks, width = self.slot.shape
-        table = np.full((n_chunks, len(values), width), -1, np.int8)
-        for chunk, items in zip(table, self.slot, strict=True):
+        self.tables: tuple[jax.Array, ...] = (self._placed(self._cut(values, slice(None))),)
+
+    def _cut(self, values: np.ndarray, chunks: slice) -> np.ndarray:
+        """Return a dense 0/1 table by chunks, shape (n_chunks, n_models, width)."""
+        slots = self.slot[chunks]
+        table = np.full((len(slots), len(values), slots.shape[1]), -1, np.int8)
+        for chunk, items in zip(table, slots, strict=True):
             known = items >= 0
             chunk[:, known] = values[:, items[known]]
-        self.tables: tuple[jax.Array, ...] = (self._placed(table),)
+        return table
 
     def _hold_counts(
         self, rows: np.ndarray, cols: np.ndarray, centred: np.ndarray, trials: np.ndarray
@@ -193,18 +237,24 @@ class CellTable:
             return jnp.asarray(table) if self.mesh is None else sharded(table, self.mesh)
 
     def _inputs(
-        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
+        self,
+        models: LocalMoments,
+        items: LocalMoments,
+        noise: np.ndarray | None,
+        *,
+        batch: int | None,
     ) -> dict[str, Any]:
-        pack, t = self.packing, self.dtype
-        flat, known = self.slot.ravel(), self.slot.ravel() >= 0
+        pack, t, chunks = self.packing, self.dtype, self._chunks(batch)
+        slot = self.slot[chunks]
+        flat, known = slot.ravel(), slot.ravel() >= 0
         packed = np.zeros((len(flat), len(pack.multiplicity)), t)
         mean = np.zeros((len(flat), pack.size), t)
         packed[known] = pack.pack(items.second)[flat[known]]
         mean[known] = items.mean[flat[known]]
-        by_chunk = (*self.slot.shape, -1)
+        by_chunk = (*slot.shape, -1)
         spread = None
         if noise is not None:
-            spread = np.zeros(self.slot.shape, t)
+            spread = np.zeros(slot.shape, t)
             spread.ravel()[known] = noise[flat[known]]
         return {
             "models": pack.pack(models.second).astype(t),
@@ -212,23 +262,38 @@ class CellTable:
             "items": packed.reshape(by_chunk),
             "item_means": mean.reshape(by_chunk),
             "multiplicity": pack.multiplicity.astype(t),
-            "panel": self.panel_of_chunk,
+            "panel": self.panel_of_chunk[chunks],
             "noise": spread,
-            "tables": self.tables,
+            "tables": self.tables if batch is None else (self._cut(self._values, chunks),),
         }
 
-    def _passed(self, over: Any, *moments: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return what a pass over all chunks sums, and what it lists by chunk."""
+    def _passed(
+        self, over: Any, *moments: Any, batch: int | None = None
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return what a pass over the chunks sums, and what it lists by chunk."""
+        if batch is None and self.n_batches > 1:
+            parts = [self._passed(over, *moments, batch=b) for b in range(self.n_batches)]
+            summed = [np.sum(same, axis=0) for same in zip(*(p[0] for p in parts), strict=True)]
+            listed = [np.concatenate(same) for same in zip(*(p[1] for p in parts), strict=True)]
+            return summed, listed
         with jax.enable_x64(True):
-            both = _run(self._inputs(*moments), over=over, mesh=self.mesh)
+            inputs = self._inputs(*moments, batch=batch)
+            both = run_pass(inputs, over=over, mesh=self.mesh)
             summed, listed = ([np.asarray(part, float) for part in parts] for parts in both)
         return summed, listed
+
+    def _places(self, batch: int | None) -> np.ndarray:
+        """Return where in what a pass lists the items stand."""
+        if batch is None:
+            return self.at
+        return np.flatnonzero(self.slot[self._chunks(batch)].ravel() >= 0)
 
     def about_items(
         self,
         models: LocalMoments,
         items: LocalMoments,
         noise: np.ndarray | None = None,
+        batch: int | None = None,
     ) -> Evidence:
         """Return sums by item over models.
 
@@ -238,16 +303,19 @@ class CellTable:
         items : LocalMoments, shapes (n_items, ...)
         noise : array, shape (n_items,), optional
             Variance of the over-dispersion of each item's cells.
+        batch : int, optional
+            Of items to sum for, in the order of `members`; by default all in their own order.
         """
         if not self.dense:
             return self._sparse(models, items, noise, by_item=True)
-        _, (square, linear, bound, spread) = self._passed(_item_pass, models, items, noise)
-        f = square.shape[-1]
+        _, listed = self._passed(item_pass, models, items, noise, batch=batch)
+        square, linear, bound, spread = listed
+        f, at = square.shape[-1], self._places(batch)
         return Evidence(
-            self.packing.unpack(square.reshape(-1, f)[self.at]),
-            linear.reshape(-1, self.packing.size)[self.at],
+            self.packing.unpack(square.reshape(-1, f)[at]),
+            linear.reshape(-1, self.packing.size)[at],
             float(bound.sum()),
-            spread.ravel()[self.at] if noise is not None else None,
+            spread.ravel()[at] if noise is not None else None,
         )
 
     def about_models(
@@ -255,11 +323,12 @@ class CellTable:
         models: LocalMoments,
         items: LocalMoments,
         noise: np.ndarray | None = None,
+        batch: int | None = None,
     ) -> Evidence:
         """Return sums by panel and model over the items of the panel; see `about_items`."""
         if not self.dense:
             return self._sparse(models, items, noise, by_item=False)
-        (square, linear), _ = self._passed(_model_pass, models, items, noise)
+        (square, linear), _ = self._passed(model_pass, models, items, noise, batch=batch)
         return Evidence(self.packing.unpack(square), linear, np.nan, None)
 
     def curvature(
@@ -272,7 +341,7 @@ class CellTable:
         """
         if not self.dense:
             return self._sparse_curvature(models, items, noise)
-        (of_models,), (of_items, spread) = self._passed(_curvature_pass, models, items, noise)
+        (of_models,), (of_items, spread) = self._passed(curvature_pass, models, items, noise)
         return Curvature(
             self.packing.unpack(of_items.reshape(-1, of_items.shape[-1])[self.at]),
             self.packing.unpack(of_models),
@@ -304,7 +373,7 @@ class CellTable:
         squares = np.empty(len(self.rows))
         bound = 0.0
         for b, square, mean, spread in self._sparse_blocks(models, items, noise):
-            part = _cell_terms(np, self.centred[b], self.trials[b], square, mean, spread)
+            part = cell_terms(np, self.centred[b], self.trials[b], square, mean, spread)
             weight[b], linear[b] = part[0], part[1]
             bound += float(part[2].sum())
             if spread is None:
@@ -328,7 +397,7 @@ class CellTable:
     ) -> Curvature:
         weight, squares = np.empty(len(self.rows)), np.empty(len(self.rows))
         for b, square, mean, spread in self._sparse_blocks(models, items, noise):
-            part = _curvature(np, self.centred[b], self.trials[b], square, mean, spread)
+            part = cell_curvature(np, self.centred[b], self.trials[b], square, mean, spread)
             weight[b], squares[b] = part
         total = None
         if noise is not None:
@@ -352,175 +421,3 @@ class CellTable:
             return self.packing.unpack(w.T @ g)
         square = (w @ self.packing.pack(items.second)).reshape(n_panels, n_models, -1)
         return self.packing.unpack(square)
-
-
-def _cell_terms(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, noise: Any) -> Any:
-    r"""Return weight, linear coefficient, bound and noise of cells.
-
-    Jaakkola & Jordan's bound, which Polya-Gamma factors reach (Polson, Scott & Windle 2013;
-    Durante & Rigon 2019). With k the successes less half the trials n, and omega the mean of
-    PG(n, xi), ``log p >= k psi - omega (psi^2 - xi^2) / 2 + n (log sigmoid(xi) - xi / 2)``, tight
-    at xi^2 = E psi^2. Normal noise of variance v on the log-odds, integrated out given omega,
-    leaves a weight ``omega / (1 + v omega)`` and a coefficient ``k / (1 + v omega)``. Without
-    noise the bound lacks the linear term, which is cheaper to sum elsewhere.
-    """
-    xi = xp.sqrt(xp.maximum(square, _LEAST_SQUARE))
-    if noise is None:
-        omega = trials * xp.tanh(xi / 2) / (2 * xi)
-        bound = -trials * (xi / 2 + xp.log1p(xp.exp(-xi)))
-        return omega, centred, bound, None
-    for _ in range(8):
-        omega = trials * xp.tanh(xi / 2) / (2 * xi)
-        shrink = 1 / (1 + noise * omega)
-        within = square - mean**2 + (mean + noise * centred) ** 2
-        xi = xp.sqrt(xp.maximum(noise * shrink + shrink**2 * within, _LEAST_SQUARE))
-    omega = trials * xp.tanh(xi / 2) / (2 * xi)
-    shrink = 1 / (1 + noise * omega)
-    bound = -trials * (xi / 2 + xp.log1p(xp.exp(-xi))) + omega * xi**2 / 2
-    bound = bound + 0.5 * xp.log(shrink) + 0.5 * shrink * noise * centred**2
-    bound = bound + shrink * (centred * mean - omega * square / 2)
-    left = centred**2 - 2 * centred * omega * mean + omega**2 * square
-    squares = noise * shrink + (noise * shrink) ** 2 * left
-    seen = trials > 0
-    return omega * shrink, centred * shrink, xp.where(seen, bound, 0.0), xp.where(seen, squares, 0)
-
-
-def _curvature(xp: Any, centred: Any, trials: Any, square: Any, mean: Any, noise: Any) -> Any:
-    r"""Return weight and noise of cells: the expected curvature of their log-likelihood.
-
-    That is ``n E[p (1 - p)]``, psi being normal with the moments that models and items give it.
-    Normal noise on the log-odds is put at its best Gaussian first; of a weight omega it leaves
-    ``omega / (1 + v omega)``.
-    """
-    variance = xp.maximum(square - mean**2, _LEAST_SQUARE)
-    if noise is None:
-        return trials * _probability(xp, mean, variance)[1], 0.0
-
-    def terms(centre: Any, spread: Any) -> tuple[Any, Any, Any]:
-        half, bend = _probability(xp, centre, spread)
-        omega = trials * bend
-        return omega, 1 / (1 + noise * omega), centred - trials * half + omega * centre
-
-    def step(_: int, state: tuple[Any, Any]) -> tuple[Any, Any]:
-        centre, spread = state
-        _, shrink, pull = terms(centre, spread)
-        # Half steps: the mode of a count far from its prior is approached, not jumped over.
-        return (
-            0.5 * (centre + shrink * (mean + noise * pull)),
-            0.5 * (spread + noise * shrink + shrink**2 * variance),
-        )
-
-    state = mean, variance + noise
-    if xp is np:
-        for i in range(_NOISE_STEPS):
-            state = step(i, state)
-    else:
-        # Unrolled, it takes a quarter of a minute to compile.
-        state = jax.lax.fori_loop(0, _NOISE_STEPS, step, state)
-    omega, shrink, pull = terms(*state)
-    left = pull**2 - 2 * pull * omega * mean + omega**2 * square
-    squares = noise * shrink + (noise * shrink) ** 2 * left
-    return omega * shrink, xp.where(trials > 0, squares, 0.0)
-
-
-def _probability(xp: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
-    """Return E p - 1/2 and E[p (1 - p)], psi being normal, by quadrature."""
-    sd = xp.sqrt(variance)
-    p, curvature = 0.0, 0.0
-    for node, share in zip(_NODES.tolist(), _NODE_SHARES.tolist(), strict=True):
-        half = xp.tanh((mean + sd * node) / 2) / 2
-        p = p + share * half
-        curvature = curvature + share * (0.25 - half**2)
-    return p, curvature
-
-
-def _chunk(x: Any, part: Any, *, with_mean: bool) -> Any:
-    """Return features of the models of a chunk's panel, and what its cells are made of."""
-    g, g_mean = x["models"][part["panel"]], x["model_means"][part["panel"]]
-    h = (part["items"] * x["multiplicity"]).T
-    square = g @ h
-    dtype = square.dtype
-    if len(part["tables"]) == 1:
-        y = part["tables"][0]
-        trials = (y >= 0).astype(dtype)
-        centred = y.astype(dtype) * trials - trials / 2
-    else:
-        centred, trials = part["tables"]
-    mean, noise = None, part["noise"]
-    if with_mean or noise is not None:
-        mean = g_mean @ part["item_means"].T
-    if noise is not None:
-        noise = noise[None]
-    return g, g_mean, (jnp, centred, trials, square, mean, noise)
-
-
-def _parts(x: dict[str, Any]) -> dict[str, Any]:
-    return {n: x[n] for n in _BY_CHUNK}
-
-
-def _item_pass(x: dict[str, Any]) -> Any:
-    def step(carry: Any, part: Any) -> Any:
-        g, g_mean, cells = _chunk(x, part, with_mean=False)
-        weight, linear, bound, spread = _cell_terms(*cells)
-        pulled = linear.T @ g_mean
-        if spread is not None:
-            total, noise = bound.sum(0), spread.sum(0)
-        else:
-            if len(part["tables"]) == 1:
-                bound = _bound_of_single_trials(part["tables"][0] >= 0, cells[3])
-            total = noise = bound.sum(0) + (pulled * part["item_means"]).sum(1)
-        return carry, (weight.T @ g, pulled, total, noise)
-
-    return (), jax.lax.scan(step, 0, _parts(x))[1]
-
-
-def _bound_of_single_trials(seen: Any, square: Any) -> Any:
-    """Return the bounds of `_cell_terms` at one trial without noise, summed over runs of models.
-
-    ``xi / 2 + log(1 + exp(-xi)) = xi / 2 + log 2 - log(1 + tanh(xi / 2))``, whose logarithm is
-    taken once for a product of many: it costs more than all else in a cell.
-    """
-    xi = jnp.sqrt(jnp.maximum(square, _LEAST_SQUARE))
-    grown = jnp.where(seen, (1 + jnp.tanh(xi / 2)) / 2, 1.0)
-    runs = (min(_RUN, seen.shape[0]), 1)
-    product = jax.lax.reduce_window(
-        grown, np.array(1, grown.dtype), jax.lax.mul, runs, runs, "SAME"
-    )
-    return jnp.log(product).sum(0)[None] - jnp.where(seen, xi / 2, 0.0).sum(0)[None]
-
-
-def _model_pass(x: dict[str, Any]) -> Any:
-    n_panels, n_models, n_features = x["models"].shape
-    dtype = x["models"].dtype
-    square = jnp.zeros((n_panels, n_models, n_features), dtype)
-    pulled = jnp.zeros((n_panels, n_models, x["model_means"].shape[-1]), dtype)
-
-    def step(carry: Any, part: Any) -> Any:
-        square, pulled = carry
-        _, _, cells = _chunk(x, part, with_mean=False)
-        weight, linear, _, _ = _cell_terms(*cells)
-        at = part["panel"]
-        square = square.at[at].add(weight @ part["items"])
-        return (square, pulled.at[at].add(linear @ part["item_means"])), None
-
-    return jax.lax.scan(step, (square, pulled), _parts(x))[0], ()
-
-
-def _curvature_pass(x: dict[str, Any]) -> Any:
-    n_panels, n_models, n_features = x["models"].shape
-    of_models = jnp.zeros((n_panels, n_models, n_features), x["models"].dtype)
-
-    def step(square: Any, part: Any) -> Any:
-        g, _, cells = _chunk(x, part, with_mean=True)
-        weight, squares = _curvature(*cells)
-        squares = (squares + jnp.zeros_like(weight)).sum(0)
-        return square.at[part["panel"]].add(weight @ part["items"]), (weight.T @ g, squares)
-
-    of_models, listed = jax.lax.scan(step, of_models, _parts(x))
-    return (of_models,), listed
-
-
-@partial(jax.jit, static_argnames=("over", "mesh"))
-def _run(x: dict[str, Any], *, over: Any, mesh: Mesh | None) -> Any:
-    """Return what a pass sums over chunks, and what it lists by chunk, on every device."""
-    return summed_over(over, mesh, ({name: name in _BY_CHUNK for name in x},))(x)

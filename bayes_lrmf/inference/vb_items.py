@@ -74,21 +74,33 @@ class ItemGaussians:
         second[:, at[:, None], at] += self.covariance
         return LocalMoments(mean, second)
 
-    def updated(self, evidence: Evidence) -> ItemGaussians:
-        """Return the best Gaussians given sums over models of (m, c, 1)."""
+    def updated(self, evidence: Evidence, which: np.ndarray | None = None) -> ItemGaussians:
+        """Return the best Gaussians given sums over models of (m, c, 1).
+
+        Parameters
+        ----------
+        evidence : Evidence
+        which : int array, optional
+            The items it is about; others stay. By default all.
+        """
         k = self.spec.rank
         at = np.r_[0:k, k + 1]
-        new = self.with_curvature(evidence.square)
+        chosen = slice(None) if which is None else which
+        covariance = self._covariance(evidence.square)
         linear = evidence.linear[:, at] - evidence.square[:, at, k]
-        linear = linear + self.prior_precision * self.group_mean[self.design.item_groups]
-        mean = (new.covariance @ linear[..., None])[..., 0]
-        return dataclasses.replace(new, mean=mean)
+        linear = linear + self.prior_precision * self.group_mean[self.design.item_groups[chosen]]
+        new = self.mean.copy(), self.covariance.copy()
+        new[0][chosen] = (covariance @ linear[..., None])[..., 0]
+        new[1][chosen] = covariance
+        return dataclasses.replace(self, mean=new[0], covariance=new[1])
 
     def with_curvature(self, square: np.ndarray) -> ItemGaussians:
         """Return the same means with the covariances that `Evidence.square` gives."""
+        return dataclasses.replace(self, covariance=self._covariance(square))
+
+    def _covariance(self, square: np.ndarray) -> np.ndarray:
         at = np.r_[0 : self.spec.rank, self.spec.rank + 1]
-        precision = square[:, at[:, None], at] + np.diag(self.prior_precision)
-        return dataclasses.replace(self, covariance=np.linalg.inv(precision))
+        return np.linalg.inv(square[:, at[:, None], at] + np.diag(self.prior_precision))
 
     def with_scales(self) -> ItemGaussians:
         """Return group means and the spread of intercepts at their best."""
@@ -125,7 +137,7 @@ class ItemGaussians:
             value -= 0.5 * ratio**2
         return float(value)
 
-    def standardised(self) -> tuple[ItemGaussians, np.ndarray, np.ndarray]:
+    def standardised(self) -> tuple[ItemGaussians, np.ndarray, np.ndarray, np.ndarray]:
         """Return items whose loadings have unit variance and intercepts do not follow them.
 
         What factors lose by ``m -> (m - shift) back``, rows being models, loadings and intercepts
@@ -137,6 +149,8 @@ class ItemGaussians:
         items : ItemGaussians
         back : array, shape (K, K)
         shift : array, shape (K,)
+        change : array, shape (K + 1, K + 1)
+            What loadings and intercepts are multiplied by.
         """
         k = self.spec.rank
         centred = self.mean - self.group_mean[self.design.item_groups]
@@ -154,4 +168,4 @@ class ItemGaussians:
             covariance=change @ self.covariance @ change.T,
             group_mean=self.group_mean @ change.T,
         )
-        return new, back, shift
+        return new, back, shift, change

@@ -24,7 +24,8 @@ from bayes_lrmf.files import locked
 from bayes_lrmf.inference import checkpoint as module
 from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
 from bayes_lrmf.inference.checkpoint import Checkpoint, Interrupted, Saved, leaves, restored
-from bayes_lrmf.inference.vb import _Fit, _start_values
+from bayes_lrmf.inference.vb import _start_values
+from bayes_lrmf.inference.vb_fit import VariationalFit
 from bayes_lrmf.lineage import Lineage, lineage_from_frame
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.simulate import simulate
@@ -139,7 +140,7 @@ def test_vb_goes_on(simulated, killed, file, spec, trials, kills):
 def test_arrays_hold_all_that_sweeps_renew(simulated, spec):
     """Every sweep passes through them: what they leave out would be lost without an error."""
     design = simulated(spec)
-    fit = _Fit.start(
+    fit = VariationalFit.start(
         design, spec, _start_values(design, spec, KEY, Progress("", enabled=False), None)
     )
     fit = fit.swept(learn=True)[0].swept(learn=True)[0]
@@ -515,7 +516,7 @@ def test_ctrl_c_between_two_stages_keeps_the_checkpoint(tables, monkeypatch, cap
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("bayes_lrmf.inference.vb._Fit.start", interrupt)
+        patch.setattr("bayes_lrmf.inference.vb_fit.VariationalFit.start", interrupt)
         assert command("--checkpoint-seconds", "0") == 130
     assert capsys.readouterr().err.splitlines()[-1] == (
         "bayes-lrmf: interrupted between two steps; the same command goes on from p.nc.checkpoint"

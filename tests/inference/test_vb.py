@@ -22,10 +22,12 @@ from bayes_lrmf.diagnose import diagnose
 from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales
 from bayes_lrmf.draws import rows_and_columns
 from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
-from bayes_lrmf.inference.vb import _Fit, _start_values
-from bayes_lrmf.inference.vb_cells import CellTable, _cell_terms, _curvature
+from bayes_lrmf.inference.vb import _start_values
+from bayes_lrmf.inference.vb_cells import CellTable
+from bayes_lrmf.inference.vb_fit import VariationalFit
 from bayes_lrmf.inference.vb_items import scale_mode
 from bayes_lrmf.inference.vb_local import LocalMoments, local_maps
+from bayes_lrmf.inference.vb_passes import cell_curvature, cell_terms
 from bayes_lrmf.lineage import write_lineage
 from bayes_lrmf.predict import predict_benchmarks, predict_items, score_draws
 from bayes_lrmf.progress import Progress
@@ -84,7 +86,7 @@ def problem(spec, data):
 
 def started(design, spec):
     values = _start_values(design, spec, jax.random.key(0), Progress("", enabled=False), None)
-    return _Fit.start(design, spec, values)
+    return VariationalFit.start(design, spec, values)
 
 
 @pytest.mark.parametrize("kind", ["binary", "counts", "noisy counts"])
@@ -120,10 +122,10 @@ def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypa
         centred = float(k[u, i]) - float(n[u, i]) / 2
         noise_i = None if noise is None else noise[i]
         of_cell = (np, centred, float(n[u, i]), (s * v).sum(), mean, noise_i)
-        terms = _cell_terms(*of_cell)
+        terms = cell_terms(*of_cell)
         weight, pull = terms[0], terms[1]
         bound += terms[2] + (pull * mean if noise is None else 0.0)
-        bend, noise_square = _curvature(*of_cell)
+        bend, noise_square = cell_curvature(*of_cell)
         curvature_i[i] += bend * s
         curvature_m[panel[i], u] += bend * v
         exact_squares[i] += noise_square
@@ -149,12 +151,12 @@ def test_the_bound_is_exact_without_uncertainty_and_below_it_with_noise():
     weights = weights / weights.sum()
     for k, n, psi in ((1, 1, 0.7), (0, 1, 2.0), (7, 10, -0.5), (180, 250, 1.5)):
         exact = k * psi - n * np.logaddexp(0, psi)
-        terms = _cell_terms(np, k - n / 2, n, psi**2, psi, None)
+        terms = cell_terms(np, k - n / 2, n, psi**2, psi, None)
         assert terms[2] + (k - n / 2) * psi == pytest.approx(exact)
         variance = 0.3
         at = psi + np.sqrt(variance) * nodes
         integral = np.log(weights @ np.exp(k * at - n * np.logaddexp(0, at) - exact)) + exact
-        bound = _cell_terms(np, k - n / 2, n, psi**2, psi, variance)[2]
+        bound = cell_terms(np, k - n / 2, n, psi**2, psi, variance)[2]
         assert integral - 0.1 < bound <= integral + 1e-9
 
 
@@ -170,8 +172,8 @@ def test_curvature_is_that_of_the_expected_log_likelihood(k, n, mean, sd):
     step = 1e-2
     bend = (expected(mean + step) - 2 * expected(mean) + expected(mean - step)) / step**2
     known = (np, k - n / 2, n, mean**2 + sd**2, mean, None)
-    assert _curvature(*known)[0] == pytest.approx(-bend, abs=2e-3)
-    assert _curvature(*known)[0] < _cell_terms(*known)[0]
+    assert cell_curvature(*known)[0] == pytest.approx(-bend, abs=2e-3)
+    assert cell_curvature(*known)[0] < cell_terms(*known)[0]
 
 
 @pytest.mark.parametrize(("k", "n", "psi", "variance"), [(180, 250, 1.5, 0.3), (3, 200, -3.0, 0.5)])
@@ -186,14 +188,14 @@ def test_curvature_of_a_noisy_count_is_that_of_its_integral(k, n, psi, variance)
 
     step = 1e-2
     bend = (integral(psi + step) - 2 * integral(psi) + integral(psi - step)) / step**2
-    found, _ = _curvature(np, k - n / 2, n, psi**2, psi, variance)
+    found, _ = cell_curvature(np, k - n / 2, n, psi**2, psi, variance)
     assert found == pytest.approx(-bend, rel=0.1)
 
 
 def test_noise_has_the_second_moment_of_its_posterior():
     # Many trials: the log-odds of the cell are known, and the noise is what psi lacks.
     k, n, psi, variance = 6000, 10_000, 0.0, 0.5
-    squares = _cell_terms(np, k - n / 2, n, psi**2, psi, variance)[3]
+    squares = cell_terms(np, k - n / 2, n, psi**2, psi, variance)[3]
     assert squares == pytest.approx(np.log(0.6 / 0.4) ** 2, rel=0.02)
 
 
@@ -245,8 +247,8 @@ def test_the_gaussian_of_models_is_that_of_the_dense_system(binary):
     for _ in range(2):
         fit, _ = fit.swept(learn=True)
     old = fit.prior
-    new = fit._with_models(learn=False)
     evidence = fit.cells.about_models(fit.local(), fit.items.local(), None)
+    new = fit._with_models(evidence, learn=False)
     n, size = fit.moments.mean.shape
     k = DIRECTED.rank
     diagonal, off, linear = old.precision()
@@ -274,7 +276,7 @@ def test_the_gaussian_of_models_is_that_of_the_dense_system(binary):
 def test_other_coordinates_leave_psi_alone(binary):
     design = problem(DIRECTED, binary)
     fit, _ = started(design, DIRECTED).swept(learn=True)
-    turned = fit._standardised()
+    turned, _ = fit._standardised()
 
     def moments(f):
         a, b = f.local(), f.items.local()
