@@ -14,6 +14,7 @@ import pandas as pd
 CI_PROB = 0.9
 N_MODELS, N_ITEMS, TRIALS = 40, 12, 60
 N_DRAWS = 1000
+TARGET_ACCEPT = 0.98
 
 
 def shown(values: dict[str, np.ndarray], present: np.ndarray) -> dict[str, np.ndarray]:
@@ -61,7 +62,8 @@ def covered(seed: int) -> tuple[dict[str, list[bool]], bool, str]:
         n_benchmarks=2, density=0.9, sampled_hyperparameters=True, features=features,
     )  # fmt: skip
     design = make_design(data.responses, spec, lineage=data.lineage, features=features)
-    fitted = fit_nuts(design, spec, key=jax.random.key(seed))
+    # Scales of a few steps have funnels, which long steps jump over.
+    fitted = fit_nuts(design, spec, key=jax.random.key(seed), target_accept=TARGET_ACCEPT)
     drawn: dict[str, Any] = fitted.draws(N_DRAWS, key=jax.random.key(0))
     present = np.unique(design.directed.step)
     truth, found = shown(data.values, present), shown(drawn, present)
@@ -74,23 +76,27 @@ def covered(seed: int) -> tuple[dict[str, list[bool]], bool, str]:
 
 
 def main() -> None:
-    """Print by quantity how many intervals hold the truth, over data sets that converged."""
+    """Print by quantity how many intervals hold the truth, of all data sets and of some."""
     parser = argparse.ArgumentParser(prog="python -m analyses.scale_coverage", description=__doc__)
     parser.add_argument("--sets", type=int, default=24)
-    n_sets = parser.parse_args().sets
-    by_set: list[dict[str, list[bool]]] = []
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for seed, (hits, converged, message) in enumerate(pool.map(covered, range(n_sets))):
-            print(f"{seed:3d}  {'' if converged else 'left out: '}{message}", flush=True)
-            if converged:
-                by_set.append(hits)
-    print(f"{CI_PROB:.0%} intervals over the {len(by_set)} of {n_sets} data sets that converged:")
-    for name in by_set[0] if by_set else ():
-        # Quantities of one data set are not independent: the error is over data sets.
-        shares = np.array([np.mean(hits[name]) for hits in by_set])
-        n = sum(len(hits[name]) for hits in by_set)
-        error = shares.std(ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.nan
-        print(f"  {name:30s} {shares.mean():.3f} +- {error:.3f} of {n}")
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    hits_of, is_good = [], []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(given.processes, mp_context=context) as pool:
+        for seed, (hits, converged, message) in enumerate(pool.map(covered, range(given.sets))):
+            print(f"{seed:3d}  {'' if converged else 'not converged: '}{message}", flush=True)
+            hits_of.append(hits)
+            is_good.append(converged)
+    good = [hits for hits, converged in zip(hits_of, is_good, strict=True) if converged]
+    for of, chosen in (("all", hits_of), ("those that converged", good)):
+        print(f"{CI_PROB:.0%} intervals over {of}, {len(chosen)} data sets:")
+        for name in chosen[0] if chosen else ():
+            # Quantities of one data set are not independent: the error is over data sets.
+            shares = np.array([np.mean(hits[name]) for hits in chosen])
+            n = sum(len(hits[name]) for hits in chosen)
+            error = shares.std(ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.nan
+            print(f"  {name:30s} {shares.mean():.3f} +- {error:.3f} of {n}")
 
 
 if __name__ == "__main__":
