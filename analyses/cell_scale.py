@@ -138,18 +138,38 @@ def kernel(rank: int) -> dict[str, float]:
         return LocalMoments(mean, mean[..., :, None] * mean[..., None, :] + 0.1 * np.eye(size))
 
     models, of_items = moments(len(maps), n_models), moments(n_items)
-    found = {}
-    # Two products with each packed second moment, and the linear terms.
-    flops = values.size * (4 * size * (size + 1) / 2 + 2 * size)
-    for name, run in (("items", table.about_items), ("models", table.about_models)):
+    rows, cols = (rng.standard_normal((size, n)).astype(np.float32) for n in PAPER)
+    value_and_slopes = jax.jit(jax.value_and_grad(design.table.log_likelihood, argnums=(0, 1)))
+    found = {"bandwidth: GB/s": bandwidth()}
+    # Two products with each packed second moment, and the linear terms; of map three products.
+    flops = {"vb": 4 * size * (size + 1) / 2 + 2 * size, "map": 6 * size}
+    for name, run in (
+        ("vb, items", lambda: table.about_items(models, of_items)),
+        ("vb, models", lambda: table.about_models(models, of_items)),
+        ("map", lambda: jax.block_until_ready(value_and_slopes(rows, cols, None))),
+    ):
         seconds = []
-        for _ in range(4):
+        for _ in range(6):
             started = time.perf_counter()
-            run(models, of_items)
+            run()
             seconds.append(time.perf_counter() - started)
         found[f"{name}: seconds"] = float(np.median(seconds[1:]))
-        found[f"{name}: GFLOP/s"] = 1e-9 * flops / found[f"{name}: seconds"]
+        each = flops[name[: name.find(",")] if "," in name else name]
+        found[f"{name}: GFLOP/s"] = 1e-9 * values.size * each / found[f"{name}: seconds"]
+        # A byte of the table for each cell; all else stays in the caches.
+        found[f"{name}: FLOP a byte"] = each
     return found
+
+
+def bandwidth() -> float:
+    """Return GB/s between memory and processor, of copies of half a gigabyte."""
+    copy, array = jax.jit(lambda x: x + 1), jax.numpy.zeros(2**27, jax.numpy.float32)
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        jax.block_until_ready(copy(array))
+        seconds.append(time.perf_counter() - started)
+    return 2e-9 * array.nbytes / float(np.median(seconds[1:]))
 
 
 def in_a_process(*given: Any) -> dict[str, Any]:
@@ -202,8 +222,8 @@ def main() -> None:
     whole = {"machine": machine, "runs": rows, "kernel": kernels, "slopes": slopes}
     with written_whole(FOLDER / "cell_scale.json") as path:
         path.write_text(json.dumps(whole, indent=1))
-    if rows:
-        picture(rows)
+    if rows or kernels:
+        picture(rows, kernels, machine["jax_gigaflops"])
 
 
 def shown(value: Any) -> str:
@@ -234,16 +254,26 @@ def growth(rows: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def picture(rows: list[dict[str, Any]]) -> None:
-    """Draw seconds against cells."""
-    figure, ax = plt.subplots(figsize=(6, 4.5), layout="constrained")
-    for (kind, method, rank), part in pd.DataFrame(rows).groupby(["table", "method", "rank"]):
-        part = part.sort_values("cells")
-        ax.plot(part["cells"], part["seconds"], marker="o", label=f"{kind}, {method}, rank {rank}")
-    ax.set(
-        xscale="log", yscale="log", xlabel="observed cells", ylabel="seconds to the end of a fit"
-    )
-    ax.legend()
+def picture(rows: list[dict[str, Any]], kernels: dict[str, float], gigaflops: float) -> None:
+    """Draw seconds against cells, and the rates of kernels under their roof."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    if rows:
+        for (kind, method, rank), part in pd.DataFrame(rows).groupby(["table", "method", "rank"]):
+            part = part.sort_values("cells")
+            label = f"{kind}, {method}, rank {rank}"
+            left.plot(part["cells"], part["seconds"], marker="o", label=label)
+        left.set(xscale="log", yscale="log", xlabel="observed cells")
+        left.set_ylabel("seconds to the end of a fit")
+        left.legend()
+    if kernels:
+        intensity = np.geomspace(0.5, 1000, 200)
+        roof = np.minimum(kernels["bandwidth: GB/s"] * intensity, gigaflops)
+        right.plot(intensity, roof, color="black", label="memory, then products of matrices")
+        for name in sorted({n.split(":")[0] for n in kernels} - {"bandwidth"}):
+            at = kernels[f"{name}: FLOP a byte"], kernels[f"{name}: GFLOP/s"]
+            right.plot(*at, "o", label=f"{name}: {at[1]:.0f} GFLOP/s")
+        right.set(xscale="log", yscale="log", xlabel="FLOP a byte of memory", ylabel="GFLOP/s")
+        right.legend()
     figure.savefig(FOLDER / "cell_scale.png", dpi=150)
     plt.close(figure)
 

@@ -20,6 +20,7 @@ from bayes_lrmf.gmrf import LaplacianGraph
 from bayes_lrmf.kernels import BinaryTable, CountTable, ShardedTable, SparseTable
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.responses import Responses
+from bayes_lrmf.sparse_binary import SparseBinaryTable
 from bayes_lrmf.spec import Spec
 
 __all__ = ["Design", "make_design"]
@@ -155,7 +156,7 @@ class Design:
         return block_elimination(self.n_core, self.graph.rows, self.graph.cols)
 
     @cached_property
-    def table(self) -> BinaryTable | CountTable | ShardedTable | SparseTable:
+    def table(self) -> BinaryTable | CountTable | ShardedTable | SparseBinaryTable | SparseTable:
         """The observed cells, as the likelihood wants them."""
         r = self.responses
         if r.dense is not None and self.mesh is not None:
@@ -163,6 +164,8 @@ class Design:
         if r.dense is not None:
             return BinaryTable(r.dense)
         cells = r.to_cells()
+        if r.is_binary:
+            return SparseBinaryTable.from_cells(cells.rows, cells.cols, cells.successes, r.shape)
         trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials
         counts = len(self.count_benchmarks) > 0
         n_cells = r.n_models * r.n_items

@@ -19,6 +19,7 @@ __all__ = [
     "CountTable",
     "ShardedTable",
     "SparseTable",
+    "bernoulli_parts",
     "beta_binomial",
     "log_gamma",
 ]
@@ -142,7 +143,7 @@ def _outcome_parts(psi: Any, concentration: Any, right: Any, wrong: Any) -> Any:
     return value, by_psi, p * by_right + q * by_wrong
 
 
-def _bernoulli_parts(psi: jax.Array, outcome: jax.Array) -> tuple[jax.Array, jax.Array]:
+def bernoulli_parts(psi: jax.Array, outcome: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the log-likelihoods of a block of cells, summed in part, and their derivatives.
 
     With s = 1 for a success and -1 for a failure, and T = tanh(psi / 2),
@@ -314,7 +315,7 @@ def _binary_scan(blocks: Any, by_block: Any, cols: Any, *, gradient: bool) -> An
         total, grad_cols = carry
         y, r = part
         psi = r.T @ cols
-        value, residual = _bernoulli_parts(psi, y)
+        value, residual = bernoulli_parts(psi, y)
         total = total + value.astype(wide).sum()
         if not gradient:
             return (total, grad_cols), None

@@ -45,6 +45,7 @@ FLOORS = {
     "growth": 3,
     "covariates": 1,
     "directed": 2,
+    "sparse_binary": 1,
     "design": 2,
     "streaming": 2,
     "descent": 3,

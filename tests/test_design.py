@@ -16,6 +16,7 @@ from bayes_lrmf.gmrf import LaplacianGraph
 from bayes_lrmf.kernels import BinaryTable, CountTable, SparseTable
 from bayes_lrmf.lineage import Lineage, lineage_from_frame
 from bayes_lrmf.responses import Responses, responses_from_frame
+from bayes_lrmf.sparse_binary import SparseBinaryTable
 from bayes_lrmf.spec import read_spec
 
 LRMF = dataclasses.replace(
@@ -92,6 +93,14 @@ def cells_of(table):
     if isinstance(table, CountTable):
         seen = np.argwhere(table.trials > 0)
         return {tuple(at): (table.successes[*at], table.trials[*at]) for at in seen}
+    if isinstance(table, SparseBinaryTable):
+        side = table.by_model
+        block, segment, place = np.nonzero(side.outcome >= 0)
+        at = zip(side.owner[block, segment], side.other[block, segment, place], strict=True)
+        return {
+            (int(r), int(c)): (int(k), 1)
+            for (r, c), k in zip(at, side.outcome[block, segment, place], strict=True)
+        }
     blocks = (table.rows, table.cols, table.successes, table.trials)
     flat = zip(*(b.ravel().tolist() for b in blocks), strict=True)
     return {(r, c): (k, n) for r, c, k, n in flat if n > 0}
@@ -220,7 +229,7 @@ def test_binary_responses_dense_and_sparse(responses, rng):
     assert cells_of(design.table) == cells_of_frame(responses)
     few = sparse_binary(rng)
     design_of_few = make_design(few, LRMF)
-    assert isinstance(design_of_few.table, SparseTable)
+    assert isinstance(design_of_few.table, SparseBinaryTable)
     assert cells_of(design_of_few.table) == cells_of_frame(few)
     for d in (design, design_of_few):
         assert len(d.count_benchmarks) == 0

@@ -140,7 +140,15 @@ def row_blocks(
     trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials.astype(float)
     effective = effective_trials(design, cells, hyper)
     centred = (cells.successes - trials / 2) * (effective / trials)
-    yield slice(0, r.n_models), cells.rows, cells.cols, centred, effective
+    ends = np.searchsorted(cells.rows, np.arange(r.n_models), side="right")
+    start = 0
+    while start < r.n_models:
+        first = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, first + _BLOCK_CELLS, side="right")))
+        part = slice(first, int(ends[stop - 1]))
+        rows = cells.rows[part] - start
+        yield slice(start, stop), rows, cells.cols[part], centred[part], effective[part]
+        start = stop
 
 
 def as_matrix(values: np.ndarray, rows: Any, cols: Any, shape: tuple[int, int]) -> Any:
