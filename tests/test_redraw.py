@@ -53,7 +53,7 @@ def repeated(point, n):
 def test_draws_follow_the_conditional(split):
     """Moments of the probabilities, by weighing draws of the prior conditional by likelihood."""
     data, held, point = split
-    prior = repeated(point, 6_000)
+    prior = repeated(point, 20_000)
     # Few results, so that the prior counts as much as they do.
     cells = data.responses.select_models(held[:1]).to_cells()
     away = np.arange(len(cells.rows)) >= 5
@@ -62,7 +62,7 @@ def test_draws_follow_the_conditional(split):
     found = add(repeated(point, 3000), responses=new, key=KEY)
     at = np.array([point.design.periphery.index[held[0]]])
     rows, cols = rows_and_columns(
-        prior, prior.draws(6_000, key=KEY), rng=np.random.default_rng(0), chosen=at
+        prior, prior.draws(20_000, key=KEY), rng=np.random.default_rng(0), chosen=at
     )
     psi = np.einsum("df,fi->di", rows[:, :, 0], cols[0]).astype(float)
     k, n = (part[0].astype(float) for part in new.matrices(held[:1]))
