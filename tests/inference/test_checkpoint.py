@@ -593,7 +593,10 @@ def test_a_real_process_that_is_stopped(tables, number):
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     options = {"env": environment, "text": True, "stderr": subprocess.PIPE}
-    first = subprocess.Popen([*fit, "p.nc"], **options)
+    # Tests that run in the background inherit that Ctrl-C is ignored.
+    first = subprocess.Popen(
+        [*fit, "p.nc"], **options, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
     while not Path("p.nc.checkpoint").exists() and first.poll() is None:
         time.sleep(0.01)
     first.send_signal(number)
