@@ -131,3 +131,17 @@ def test_lineage_scale_runs_and_its_estimates_are_close_to_what_is_exact(tmp_pat
         error = facts["log determinant"] - facts["log determinant, exact"]
         assert abs(error) < 4 * facts["its standard error"]
         assert facts["relative error of variances, rms"] < 0.05
+
+
+@pytest.mark.slow
+def test_a_streamed_table_ends_near_the_one_in_memory(tmp_path):
+    """Two per mille of the paper's cells; in a folder of its own, which is empty again after."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BAYES_LRMF_DATA": ""}
+    command = [sys.executable, "-m", "analyses.out_of_memory", "--part", "0.002", "--batches", "4"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    gap = float(done.stdout.splitlines()[-1].split(": ")[1].split()[0])
+    assert gap < 0.2
+    assert not list((tmp_path / "build").iterdir())
