@@ -188,6 +188,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="medians over so many runs of each")
     parser.add_argument("--only", choices=("dense", "sparse", "kernel"))
     parser.add_argument("--ranks", default="8,16", help="of the dense tables, by commas")
+    parser.add_argument("--methods", default=",".join(METHODS), help="to time, by commas")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -209,7 +210,7 @@ def main() -> None:
     runs += [("sparse", method, 8, part) for method in METHODS for part in parts]
     rows = []
     for run in runs:
-        if given.only in (None, run[0]):
+        if given.only in (None, run[0]) and run[1] in given.methods.split(","):
             rows.append(median([in_a_process(*run) for _ in range(given.repeats)]))
             print(", ".join(f"{k} {shown(v)}" for k, v in rows[-1].items()), flush=True)
     kernels = {} if given.only not in (None, "kernel") or given.quick else kernel(8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -441,11 +441,8 @@ def _responses_of(table: Table, fraction_trials: int) -> Responses:
     if not results_of_model.any():
         raise InputError("no result at all", where=table.name, fix="fill in some responses")
     silent = tuple(models[results_of_model == 0])
-    if silent:
-        notes.append(f"{counted(silent, 'model')} without a result: {named(silent)}")
     unused = labels(items[results_of_item == 0])
-    if unused:
-        notes.append(f"{counted(unused, 'item')} without a result dropped: {named(unused)}")
+    notes.extend(silence_notes(silent, unused))
     dense, cells = held(
         parsed.content, (len(models), len(items)), full_trials=items["trials"].to_numpy()
     )
@@ -453,6 +450,16 @@ def _responses_of(table: Table, fraction_trials: int) -> Responses:
     if not silent and not unused:
         return responses
     return responses._taken(np.flatnonzero(results_of_model), np.flatnonzero(results_of_item))
+
+
+def silence_notes(models: Sequence[str], items: Sequence[str]) -> tuple[str, ...]:
+    """Return a line on models, and one on items, without a result."""
+    notes = []
+    if models:
+        notes.append(f"{counted(models, 'model')} without a result: {named(models)}")
+    if items:
+        notes.append(f"{counted(items, 'item')} without a result dropped: {named(items)}")
+    return tuple(notes)
 
 
 def _checked_index(index: Any, size: int, name: str) -> np.ndarray:

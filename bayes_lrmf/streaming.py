@@ -13,7 +13,7 @@ import pandas as pd
 from bayes_lrmf.cells import Cells, matrix_cells
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.layouts import Parsed, parse
-from bayes_lrmf.responses import Responses
+from bayes_lrmf.responses import Responses, silence_notes
 from bayes_lrmf.tables import read_row_groups
 
 __all__ = ["stream_responses"]
@@ -41,6 +41,8 @@ def stream_responses(
     Returns
     -------
     Responses
+        With notes on models and items without a result, but none on names that were stripped or
+        results that were repeated.
 
     Raises
     ------
@@ -73,7 +75,9 @@ def stream_responses(
     table = pd.DataFrame(list(col_of), columns=["benchmark", "item"], dtype="str")
     table["trials"] = 1
     silent = tuple(name for name, total in models.items() if not total)
-    return Responses(np.array(list(row_of), dtype=object), table, matrix, None, silent, ())
+    unused = [f"{benchmark}:{item}" for (benchmark, item), total in items.items() if not total]
+    notes = silence_notes(silent, unused)
+    return Responses(np.array(list(row_of), dtype=object), table, matrix, None, silent, notes)
 
 
 def _parsed(path: str | os.PathLike[str]) -> Iterator[Parsed]:

@@ -148,11 +148,7 @@ def fit_vb(
     elif n_batches > 1:
         run = _Run(_in_batches(design, spec, key, progress, start, saved, n_batches, n_epochs))
     else:
-        values = _start_values(design, spec, key, progress, start, saved)
-        fit = VariationalFit.start(design, spec, values)
-        if start is not None and isinstance(start.state, VariationalState):
-            fit = fit.resumed(start.state)
-        run = _Run(fit)
+        run = _Run(_begun(design, spec, key, progress, start, saved, 1))
     try:
         if run.fit.factor is None:
             # Before the first sweep there is a point, and no ELBO.
@@ -274,8 +270,7 @@ def _placed(
 ) -> VariationalFit:
     """Return a fit at the models that the mode of one batch has, and items that suit them."""
     if start is not None:
-        values = _start_values(design, spec, key, progress, start, saved)
-        return VariationalFit.start(design, spec, values, n_batches=n_batches)
+        return _begun(design, spec, key, progress, start, saved, n_batches)
     _, panel = local_maps(design, spec)
     table = CellTable(design, spec, panel, spec.rank + 2, n_batches=n_batches)
     chosen = np.sort(table.members(0))
@@ -290,6 +285,23 @@ def _placed(
     loading[:, chosen] = values["loading"]
     values["loading"], values["intercept"] = loading, item_levels(design)
     return VariationalFit.start(design, spec, values, n_batches=n_batches).with_items()
+
+
+def _begun(
+    design: Design,
+    spec: Spec,
+    key: jax.Array,
+    progress: Progress,
+    start: Posterior | None,
+    saved: Saved,
+    n_batches: int,
+) -> VariationalFit:
+    """Return the fit at the mode, or at an earlier fit, with its spreads where it has any."""
+    values = _start_values(design, spec, key, progress, start, saved)
+    fit = VariationalFit.start(design, spec, values, n_batches=n_batches)
+    if start is not None and isinstance(start.state, VariationalState):
+        fit = fit.resumed(start.state)
+    return fit
 
 
 def _laplacian_twin(spec: Spec) -> Spec:

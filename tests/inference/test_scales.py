@@ -116,9 +116,14 @@ def test_start_has_the_leading_singular_vectors_of_residuals(monkeypatch, densit
     residual = np.zeros(design.responses.shape)
     noise = np.sqrt(p * (1 - p))[cells.cols]
     residual[cells.rows, cells.cols] = (cells.successes - p[cells.cols]) / noise
-    left, _, _ = np.linalg.svd(residual)
+    left, _, right = np.linalg.svd(residual)
     factor = values["factor"][:, : design.n_evaluated].T
     cosine = left[:, :RANK].T @ (factor / np.linalg.norm(factor, axis=0))
+    np.testing.assert_allclose(np.abs(cosine), np.eye(RANK), atol=1e-5)
+    # Residuals of an item are its log-odds times the root of what a cell tells of them.
+    told = np.bincount(cells.cols, minlength=design.n_items) * p * (1 - p)
+    across = values["loading"] * np.sqrt(told)
+    cosine = right[:RANK] @ (across / np.linalg.norm(across, axis=1, keepdims=True)).T
     np.testing.assert_allclose(np.abs(cosine), np.eye(RANK), atol=1e-5)
     sd = float(hyper["factor_sd"])
     np.testing.assert_allclose(

@@ -135,6 +135,39 @@ def test_sums_follow_coordinates_and_replace_what_a_batch_told(made, whole):
     np.testing.assert_array_equal(again.turns, sums.turns)
 
 
+def test_steps_turn_what_was_told_as_they_turn_the_items(made, whole):
+    design, spec = made
+    fit = fit_of(design, spec, whole, 3)
+    fit, sums = fit.stepped(0, empty_sums(fit))
+    before = sums.total.square.copy()
+    later, sums = fit.stepped(1, sums)
+    k = spec.rank
+    at = np.r_[0:k, k + 1]
+    change = sums.turns[0][np.ix_(at, at)]
+    idle = fit.cells.members(2)
+    np.testing.assert_allclose(
+        later.items.mean[idle], fit.items.mean[idle] @ change.T, rtol=1e-9, atol=1e-12
+    )
+    if fit.prior.equivariant:
+        assert np.abs(change - np.eye(k + 1)).max() > 1e-4
+    told = np.zeros_like(before)
+    first, second = np.triu_indices(k + 2)
+    told[..., first, second] = told[..., second, first] = sums.squares[1]
+    expected = sums.turns[0] @ before @ sums.turns[0].T + told
+    np.testing.assert_allclose(sums.total.square, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_items_are_placed_by_the_models(made, whole):
+    design, spec = made
+    values = whole.state.centre()
+    values = values | {"loading": np.zeros_like(values["loading"])}
+    fit = VariationalFit.start(design, spec, values, n_batches=3)
+    bounds = [
+        f.cells.about_items(f.local(), f.items.local()).bound for f in (fit, fit.with_items())
+    ]
+    assert bounds[1] > bounds[0] + 1
+
+
 def test_the_bound_rises_once_all_batches_were_seen(made, whole):
     """By steps with everything else held; scales are learned, so a hair is allowed."""
     design, spec = made
