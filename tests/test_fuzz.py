@@ -52,8 +52,9 @@ def failures(fuzz, names, *, seed, n):
     driver, _ = fuzz
     found = []
     for name in names:
-        for data in driver.inputs(name, seed=seed, n=n):
-            verdict = driver.verdict(name, data)
+        for at, data in enumerate(driver.inputs(name, seed=seed, n=n)):
+            # The first one may compile.
+            verdict = driver.verdict(name, data, seconds=driver.SECONDS if at else 60.0)
             if verdict.outcome == "failed":
                 found.append((name, data[:300], verdict.reason[-500:]))
     return found

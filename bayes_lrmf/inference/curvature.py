@@ -16,6 +16,7 @@ from bayes_lrmf.design import Design
 from bayes_lrmf.directed import StepScales
 from bayes_lrmf.inference.map import objective
 from bayes_lrmf.inference.rotation import RotationSlice
+from bayes_lrmf.inference.sharing import shared
 from bayes_lrmf.program import fixed_hyperparameters, hyperparameters, program
 from bayes_lrmf.spec import Spec
 from bayes_lrmf.variational import VariationalState
@@ -62,7 +63,7 @@ class CurvatureCoordinates:
         self.rotation = RotationSlice((left * size) @ right, 1.0)
         reference["loading"] = jnp.asarray(self.rotation.reference)
         self.told = self._told(state, scales)
-        self.start_units = jax.jit(self._units)(sites)
+        self.start_units = shared(self._units)(sites)
         self.reference, self.unravel = ravel_pytree(reference)
         curvature = self._hessian()
         value, vector = np.linalg.eigh(curvature)
@@ -118,14 +119,13 @@ class CurvatureCoordinates:
     def _hessian(self) -> np.ndarray:
         slope = jax.grad(lambda flat: -self._log_density(flat))
 
-        @jax.jit
         def columns(flat: jax.Array) -> jax.Array:
             def one(direction: jax.Array) -> jax.Array:
                 return jax.jvp(slope, (flat,), (direction,))[1]
 
             return jax.lax.map(one, jnp.eye(len(flat)), batch_size=_HESSIAN_COLUMNS)
 
-        found = np.asarray(columns(self.reference))
+        found = np.asarray(shared(columns)(self.reference))
         return (found + found.T) / 2
 
     def _sites(self, flat: Any) -> tuple[dict[str, Any], Any]:

@@ -61,7 +61,7 @@ class FixedGauge:
         used = hyperparameters(design, spec)
         hyper = {name: np.asarray(reference[name], float) for name in used}
         self.learned = [n for n, (p, _) in used.items() if p.learned]
-        self.hyper = hyper
+        self.hyper: dict[str, Any] = hyper
         ref = {n: np.asarray(v, float) for n, v in reference.items() if n not in hyper}
         left, size, right = np.linalg.svd(ref["loading"], full_matrices=False)
         # Directions that the reference lacks need some length to be told apart.
@@ -76,7 +76,7 @@ class FixedGauge:
         self.item_evidence = by_item / design.n_evaluated
         share = np.zeros(design.n_core)
         share[: design.n_evaluated] = by_model / by_model.mean()
-        self.step = float(self._step(hyper["factor_sd"], hyper.get("kappa")))
+        self.step: Any = float(self._step(hyper["factor_sd"], hyper.get("kappa")))
         self.information = np.asarray(self._information(ref["loading"], 0.0))
         strength, self.axes = np.linalg.eigh(
             (ref["loading"] * self.item_evidence) @ ref["loading"].T
@@ -95,6 +95,9 @@ class FixedGauge:
         self.coherent = {"loading": self._sheared_loadings()}
         if "intercept" in ref:
             self.coherent["intercept"] = self._shifted_intercepts()
+        # Scalars of NumPy would be part of the compiled program.
+        self.hyper = {name: jnp.asarray(value) for name, value in hyper.items()}
+        self.step = jnp.asarray(self.step)
 
     def _inherited(self, values: dict[str, Any], ratio: Any) -> Any:
         """Return the part of the loadings that follows their mean."""

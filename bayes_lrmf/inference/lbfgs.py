@@ -26,6 +26,9 @@ __all__ = ["Found", "minimise"]
 _PAIRS = 20
 _GRADIENT_TOLERANCE = 1e-8
 _LINE_STEPS = 20
+# One iteration may gain little on a plateau that the next ones leave.
+_WINDOW = 10
+_SETTLED = "the mean gain of ten iterations is below the tolerance"
 # Places of what the routine says and counts.
 _TASK_EVALUATE, _TASK_ITERATION, _TASK_CONVERGED, _TASK_STOP = 3, 1, 4, 5
 _STOP_AT_EVALUATIONS, _STOP_AT_ITERATIONS = 502, 504
@@ -75,7 +78,7 @@ def minimise(
         Returns value and gradient, shape (n,).
     first : array, shape (n,)
     tolerance : float
-        Stops when an iteration lowers the value by less than this share of it.
+        Stops when ten iterations lower the value by less than this share of it each, on average.
     max_iterations : int
     report : callable
         Called with the number of iterations and the value after each.
@@ -93,7 +96,7 @@ def minimise(
     Returns
     -------
     Found
-        The same numbers as `scipy.optimize.minimize` finds, in one go or resumed.
+        The same numbers as those of `scipy.optimize.minimize` on its way, in one go or resumed.
     """
     if _step is None:
         return _in_one_go(evaluate, first, tolerance, max_iterations, report)
@@ -105,7 +108,10 @@ def minimise(
         return {}, search.arrays_now() | (kept or {})
 
     try:
-        while search.goes_on(evaluate, tolerance, max_iterations, report):
+        while search.goes_on(evaluate, max_iterations, report):
+            if _is_settled(search.trace, tolerance):
+                last = search.arrays["iterate"].copy()
+                return Found(last, search.trace[-1], search.trace, True, _SETTLED)
             saved.offer(stage, state)
     except KeyboardInterrupt:
         saved.offer(stage, state, at_once=True)
@@ -116,6 +122,13 @@ def minimise(
         made = (lambda: partial(found)) if found.trace else None
         raise saved.interrupted(when, made) from None
     return search.found()
+
+
+def _is_settled(trace: list[float], tolerance: float) -> bool:
+    if len(trace) <= _WINDOW:
+        return False
+    before, now = trace[-1 - _WINDOW], trace[-1]
+    return before - now <= _WINDOW * tolerance * max(abs(before), abs(now), 1.0)
 
 
 class _Search:
@@ -157,7 +170,6 @@ class _Search:
     def goes_on(
         self,
         evaluate: Evaluate,
-        tolerance: float,
         max_iterations: int,
         report: Callable[[int, float], None],
     ) -> bool:
@@ -169,7 +181,7 @@ class _Search:
                 self.value, self.gradient = evaluate(a["x"].copy())
             _step(
                 _PAIRS, a["x"], self.no_bound, self.no_bound, self.free, self.value,
-                self.gradient.astype(float), tolerance / np.finfo(float).eps, _GRADIENT_TOLERANCE,
+                self.gradient.astype(float), 0.0, _GRADIENT_TOLERANCE,
                 a["workspace"], a["whole_workspace"], task, a["flags"], counts, a["numbers"],
                 _LINE_STEPS, a["line_task"],
             )  # fmt: skip
@@ -207,10 +219,12 @@ def _in_one_go(
     def note(intermediate_result: scipy.optimize.OptimizeResult) -> None:
         trace.append(float(intermediate_result.fun))
         report(len(trace), trace[-1])
+        if _is_settled(trace, tolerance):
+            raise StopIteration
 
     options: Any = {
         "maxcor": _PAIRS,
-        "ftol": tolerance,
+        "ftol": 0.0,
         "gtol": _GRADIENT_TOLERANCE,
         "maxiter": max_iterations,
         "maxfun": 2 * max_iterations,
@@ -219,4 +233,6 @@ def _in_one_go(
     found = scipy.optimize.minimize(
         function, first, jac=True, method="L-BFGS-B", callback=note, options=options
     )
+    if _is_settled(trace, tolerance):
+        return Found(found.x, float(found.fun), trace, True, _SETTLED)
     return Found(found.x, float(found.fun), trace, bool(found.success), str(found.message))

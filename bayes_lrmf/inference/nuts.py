@@ -11,13 +11,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpyro.infer import NUTS
+from numpyro.infer.hmc import hmc
 
 from bayes_lrmf.checks import InputError, whole_number
 from bayes_lrmf.design import Design
 from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, leaves, restored, saved_by
 from bayes_lrmf.inference.curvature import CurvatureCoordinates
 from bayes_lrmf.inference.gauge import FixedGauge
+from bayes_lrmf.inference.sharing import Program, shared, traced
 from bayes_lrmf.inference.svi import fit_svi
 from bayes_lrmf.inference.vb import fit_vb
 from bayes_lrmf.posterior import DrawsState, FitRecord, GaussianState, Posterior, diagnose_draws
@@ -122,25 +123,22 @@ def fit_nuts(
             coordinates = CurvatureCoordinates(design, spec, around)
         else:
             coordinates = FixedGauge(design, spec, around.centre())
-        kernel = NUTS(
-            # Compiled apart, it is traced once for the many places that NUTS calls it from.
-            potential_fn=jax.jit(coordinates.potential),
-            # Before the units are adapted, long trees cost much and teach little.
-            max_tree_depth=(min(7, max_tree_depth), max_tree_depth),
-            target_accept_prob=target_accept,
-        )
         first = {
             name: x
             + 0.1 * jax.random.normal(jax.random.fold_in(jitter_key, i), (num_chains, *x.shape))
             for i, (name, x) in enumerate(coordinates.start().items())
         }
-        chains = _Chains(kernel, num_warmup, num_samples, num_chains)
+        potential, constants = traced(coordinates.potential, coordinates.start(), gradient=True)
+        sampler = _sampler(
+            potential, num_warmup, max_tree_depth, target_accept, _in_parallel(num_chains)
+        )
+        chains = _Chains(sampler, constants, num_warmup, num_samples, num_chains)
         run = chains.begun(run_key, first)
         if loaded is not None:
             run = run.restored(*loaded)
             saved.resumed("iteration", run.done)
 
-        to_values = jax.jit(jax.vmap(jax.vmap(lambda z: coordinates.values(z)[0])))
+        to_values = shared(jax.vmap(jax.vmap(lambda z: coordinates.values(z)[0])))
 
     def state() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         info, arrays = run.saved()
@@ -260,36 +258,77 @@ class _Run:
         return _Run(restored(self.state, arrays), info["done"], (kept,) if kept else ())
 
 
+@functools.lru_cache(maxsize=8)
+def _sampler(
+    potential: Program, num_warmup: int, max_tree_depth: int, target_accept: float, parallel: bool
+) -> tuple[Any, Any]:
+    """Compile the first state and the iterations of chains, for all constants of a potential.
+
+    Returns
+    -------
+    begin : callable
+        Of constants, keys and positions, the latter two by chain.
+    go_on : callable
+        Of constants, states by chain, and whether each of `_CHUNK` iterations takes place.
+    """
+    init, sample = hmc(
+        # Compiled apart, it is traced once for the many places that NUTS calls it from.
+        potential_fn_gen=lambda *constants: lambda z: potential.call(constants, z),
+        algo="NUTS",
+    )
+
+    def begin(constants: tuple[Any, ...], key: jax.Array, z: dict[str, Any]) -> Any:
+        return init(
+            z,
+            num_warmup,
+            target_accept_prob=target_accept,
+            # Before the units are adapted, long trees cost much and teach little.
+            max_tree_depth=(min(7, max_tree_depth), max_tree_depth),
+            model_args=constants,
+            rng_key=key,
+        )
+
+    def go_on(constants: tuple[Any, ...], state: Any, steps: jax.Array) -> Any:
+        def one(state: Any, active: jax.Array) -> Any:
+            state = jax.lax.cond(active, lambda s: sample(s, constants), lambda s: s, state)
+            return state, (state.z, {name: getattr(state, name) for name in _STATS})
+
+        return jax.lax.scan(one, state, steps)
+
+    over = jax.pmap if parallel else lambda f, **k: jax.jit(jax.vmap(f, **k))
+    return over(begin, in_axes=(None, 0, 0)), over(go_on, in_axes=(None, 0, None))
+
+
 class _Chains:
-    """Chains of a kernel, in parallel where there are devices for it.
+    """Chains of a sampler, in parallel where there are devices for it.
 
     The same compiled step serves warm-up and sampling, so that both can report, be saved and be
     interrupted. It does as many iterations as take half a second, and at most 50.
 
     Parameters
     ----------
-    kernel : NUTS
+    sampler : pair of callables
+        Of `_sampler`.
+    constants : tuple of arrays
+        Of the potential.
     num_warmup, num_samples, num_chains : int
     """
 
-    def __init__(self, kernel: NUTS, num_warmup: int, num_samples: int, num_chains: int) -> None:
+    def __init__(
+        self,
+        sampler: tuple[Any, Any],
+        constants: tuple[Any, ...],
+        num_warmup: int,
+        num_samples: int,
+        num_chains: int,
+    ) -> None:
         self.num_warmup, self.num_samples, self.num_chains = num_warmup, num_samples, num_chains
+        self._begin, self._go_on = (functools.partial(part, constants) for part in sampler)
         self._n_steps = 1
-
-        def chunk(state: Any, steps: jax.Array) -> Any:
-            def one(state: Any, active: jax.Array) -> Any:
-                state = jax.lax.cond(active, lambda s: kernel.sample(s, (), {}), lambda s: s, state)
-                return state, (state.z, {name: getattr(state, name) for name in _STATS})
-
-            return jax.lax.scan(one, state, steps)
-
-        over = jax.pmap if _in_parallel(num_chains) else lambda f, **k: jax.jit(jax.vmap(f, **k))
-        self._init = over(lambda k, z: kernel.init(k, num_warmup, z, (), {}))
-        self._run = over(chunk, in_axes=(0, None))
 
     def begun(self, key: jax.Array, first: dict[str, jax.Array]) -> _Run:
         """Return the run before its first iteration."""
-        return _Run(self._init(jax.random.split(key, self.num_chains), first))
+        return _Run(self._begin(jax.random.split(key, self.num_chains), first))
 
     def advanced(self, run: _Run) -> tuple[_Run, float]:
         """Return the run some iterations later, and their mean number of steps."""
@@ -299,7 +338,7 @@ class _Chains:
         n = min(self._n_steps, stop - run.done)
         begun = monotonic()
         # Iterations of a shorter call are left out, not compiled anew.
-        state, (z, stats) = self._run(run.state, np.arange(_CHUNK) < n)
+        state, (z, stats) = self._go_on(run.state, np.arange(_CHUNK) < n)
         found = {f"{_POSITION}{name}": v for name, v in z.items()} | stats
         cut = {name: np.array(np.asarray(v)[:, :n]) for name, v in found.items()}
         self._n_steps = int(np.clip(_SECONDS * n / (monotonic() - begun), 1, _CHUNK))

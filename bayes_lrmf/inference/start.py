@@ -13,7 +13,7 @@ from bayes_lrmf.inference.scales import as_matrix, row_blocks
 from bayes_lrmf.program import hyperparameters
 from bayes_lrmf.spec import Spec
 
-__all__ = ["initial_values", "item_levels"]
+__all__ = ["initial_values", "item_levels", "narrowed"]
 
 _OVERSAMPLED, _POWERS = 8, 2
 _LEAST_KEPT = 0.1
@@ -67,6 +67,36 @@ def initial_values(
     values["factor"][:, : design.n_evaluated] = factor
     values["loading"] = loading
     return values
+
+
+def narrowed(
+    values: dict[str, np.ndarray], spec: Spec, hyper: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the leading factors of more than a spec has: the best approximation of their products.
+
+    Parameters
+    ----------
+    values : mapping
+        Sites of the program but for hyper-parameters, of the spec with more factors.
+    spec : Spec
+    hyper : mapping
+        Fixed hyper-parameters.
+    """
+    sd = _factor_sd(spec, hyper)
+    factor, loading = values["factor"] / sd, values["loading"]
+    of_factor, of_loading = np.linalg.qr(factor.T)[1], np.linalg.qr(loading.T)[1]
+    left, size, right = np.linalg.svd(of_factor @ of_loading.T)
+    root = np.sqrt(size[: spec.rank])[:, None]
+    of_models = root * left.T[: spec.rank] @ np.linalg.pinv(of_factor.T)
+    of_items = root * right[: spec.rank] @ np.linalg.pinv(of_loading.T)
+    out = values | {"factor": of_models @ values["factor"], "loading": of_items @ loading}
+    if "loading_mean" in values:
+        out["loading_mean"] = of_items @ values["loading_mean"]
+    return out
+
+
+def _factor_sd(spec: Spec, hyper: dict[str, Any]) -> float:
+    return 1.0 if spec.penalty is not None else float(hyper.get("factor_sd", 0.5))
 
 
 def item_levels(design: Design) -> np.ndarray:
@@ -150,7 +180,7 @@ def _spectral(
     mean_information = residuals.information / max(residuals.n_cells / n_items, 1.0)
     across = right / np.sqrt(np.maximum(mean_information, _LEAST_SPREAD))[:, None]
     ahead = left * kept
-    sd = 1.0 if spec.penalty is not None else float(hyper.get("factor_sd", 0.5))
+    sd = _factor_sd(spec, hyper)
     norms = [np.sqrt((part**2).sum(0)) for part in (ahead / sd, across)]
     balance = np.sqrt(norms[1] / np.maximum(norms[0], np.finfo(float).tiny))
     factor, loading = values["factor"][:, :n_models].copy(), values["loading"].copy()

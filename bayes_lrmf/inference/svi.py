@@ -20,6 +20,7 @@ from bayes_lrmf.gaussian import GraphGaussian
 from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, leaves, restored, saved_by
 from bayes_lrmf.inference.map import fit_map, refuse_directed
 from bayes_lrmf.inference.scales import curvature_scales
+from bayes_lrmf.inference.sharing import shared
 from bayes_lrmf.posterior import FitRecord, GaussianState, Posterior
 from bayes_lrmf.program import hyperparameters, program
 from bayes_lrmf.progress import Progress
@@ -286,9 +287,7 @@ class _Ascent:
     ) -> None:
         self.max_steps, self.step_size = max_steps, step_size
         self.svi = svi = SVI(program, guide, _optimiser(step_size), Trace_ELBO())
-        self._init = jax.jit(lambda k: svi.init(k, design, spec, n_batches=n_batches))
 
-        @jax.jit
         def advance(state: Any, rates: jax.Array) -> Any:
             def one(state: Any, rate: jax.Array) -> Any:
                 # The step size is data of the compiled loop, so that annealing does not compile
@@ -298,7 +297,8 @@ class _Ascent:
 
             return jax.lax.scan(one, state, rates)
 
-        self._advance = advance
+        self._init = shared(lambda key: svi.init(key, design, spec, n_batches=n_batches))
+        self._advance = shared(advance)
 
     def begun(self, key: jax.Array) -> _Run:
         """Return the run before its first step."""

@@ -41,11 +41,12 @@ def search(evaluate=rosen, *, saved=None, tolerance=1e-9, max_iterations=500, re
         {"max_iterations": 9},
         {"max_iterations": 1},
         {"tolerance": 1e-3},
+        {"tolerance": 1e-5},
         {"tolerance": 1e-300},
     ],
 )
 def test_same_as_scipy_to_the_last_bit(limits):
-    trace, n_called, n_of_scipy = [], [0], [0]
+    trace, points, n_called, n_of_scipy = [], [], [0], [0]
 
     def counted(count):
         def evaluate(x):
@@ -54,16 +55,31 @@ def test_same_as_scipy_to_the_last_bit(limits):
 
         return evaluate
 
+    def note(intermediate_result):
+        trace.append(float(intermediate_result.fun))
+        points.append(intermediate_result.x.copy())
+
     tolerance, n = limits.get("tolerance", 1e-9), limits.get("max_iterations", 500)
     expected = scipy.optimize.minimize(
         counted(n_of_scipy),
         FIRST,
         jac=True,
         method="L-BFGS-B",
-        callback=lambda intermediate_result: trace.append(float(intermediate_result.fun)),
-        options={"maxcor": 20, "ftol": tolerance, "gtol": 1e-8, "maxiter": n, "maxfun": 2 * n},
+        callback=note,
+        options={"maxcor": 20, "ftol": 0.0, "gtol": 1e-8, "maxiter": n, "maxfun": 2 * n},
     )
     found = search(counted(n_called), **limits)
+    settled = [
+        i for i in range(10, len(trace))
+        if trace[i - 10] - trace[i] <= 10 * tolerance * max(trace[i - 10], 1.0)
+    ]  # fmt: skip
+    if settled:
+        last = settled[0]
+        assert found.trace == trace[: last + 1]
+        assert (found.value, found.success) == (trace[last], True)
+        assert "ten iterations" in found.message
+        np.testing.assert_array_equal(found.x, points[last])
+        return
     np.testing.assert_array_equal(found.x, expected.x)
     assert found.trace == trace
     assert (found.value, found.success, found.message) == (
@@ -72,6 +88,15 @@ def test_same_as_scipy_to_the_last_bit(limits):
         expected.message,
     )
     assert n_called == n_of_scipy
+
+
+def test_a_plateau_of_a_few_iterations_is_no_end():
+    """One iteration in mid-search gains next to nothing; the ten around it gain enough."""
+    whole = search(tolerance=1e-300).trace
+    gains = -np.diff(whole)
+    poor = int(np.argmin(gains[3:15])) + 3
+    tolerance = 1.01 * gains[poor] / max(whole[poor], 1.0)
+    assert len(search(tolerance=tolerance).trace) > poor + 2
 
 
 def test_a_limit_of_evaluations_counts_as_scipy_does():
