@@ -44,7 +44,9 @@ class Watch(Progress):
         self.clock = clock
 
     def update(self, completed: int, **figures: float | str) -> None:
-        """Note the figures."""
+        """Note the figures, but for those of a start with more factors."""
+        if "stage" in figures:
+            return
         self.clock.note(**{name: float(value) for name, value in figures.items()})
 
 

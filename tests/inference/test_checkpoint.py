@@ -582,8 +582,7 @@ def test_a_real_limit_on_the_size_of_files(tables):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_real_process_that_is_stopped(tables, number):
+def test_a_real_process_that_is_stopped(tables):
     # Large enough not to be done before the signal comes.
     data = simulate(LAPLACIAN, key=jax.random.key(2), n_models=120, n_items=150)
     write_responses(data.responses, "r.csv")
@@ -601,15 +600,17 @@ def test_a_real_process_that_is_stopped(tables, number):
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     options = {"env": environment, "text": True, "stderr": subprocess.PIPE}
-    first = subprocess.Popen([*fit, "p.nc"], **options)
-    while not Path("p.nc.checkpoint").exists() and first.poll() is None:
-        time.sleep(0.01)
-    first.send_signal(number)
-    first.communicate()
-    assert first.returncode == (130 if number == signal.SIGINT else -number)
-    second = subprocess.run([*fit, "p.nc"], check=False, **options)
-    assert "resumed from" in second.stderr
     subprocess.run([*fit, "q.nc"], check=False, **options)
-    assert Path("p.nc").read_bytes() == Path("q.nc").read_bytes()
-    left = {p.name for p in tables.iterdir()} - {"p.partial.nc"}
-    assert left == {"l.csv", "r.csv", "p.nc", "q.nc"}
+    for number in (signal.SIGKILL, signal.SIGINT):
+        first = subprocess.Popen([*fit, "p.nc"], **options)
+        while not Path("p.nc.checkpoint").exists() and first.poll() is None:
+            time.sleep(0.01)
+        first.send_signal(number)
+        first.communicate()
+        assert first.returncode == (130 if number == signal.SIGINT else -number)
+        second = subprocess.run([*fit, "p.nc"], check=False, **options)
+        assert "resumed from" in second.stderr
+        assert Path("p.nc").read_bytes() == Path("q.nc").read_bytes()
+        left = {p.name for p in tables.iterdir()} - {"p.partial.nc"}
+        assert left == {"l.csv", "r.csv", "p.nc", "q.nc"}
+        Path("p.nc").unlink()
