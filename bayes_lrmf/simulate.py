@@ -23,6 +23,7 @@ from bayes_lrmf.program import (
     program,
 )
 from bayes_lrmf.responses import Responses
+from bayes_lrmf.sharing import shared
 from bayes_lrmf.spec import Spec
 
 __all__ = ["PARTNERS", "Simulation", "grown_lineage", "simulate", "simulated_lineage"]
@@ -245,6 +246,7 @@ def simulate(
     merge_share: float = 0.15,
     sampled_hyperparameters: bool = False,
     features: pd.DataFrame | None = None,
+    lineage: Lineage | None = None,
 ) -> Simulation:
     """Draw a family of models and their responses from the program of `spec`.
 
@@ -267,6 +269,8 @@ def simulate(
         scales of a directed prior where `central_scales` puts them.
     features : DataFrame, optional
         Features of models, ``sim/base-0`` and so on by place, for the columns that the spec names.
+    lineage : Lineage, optional
+        Of the models, which are then its nodes; by default one is drawn.
 
     Raises
     ------
@@ -286,7 +290,9 @@ def simulate(
         raise InputError(f"spec {spec.name} is not a generative model", fix="choose spec laplacian")
     tree_key, program_key = jax.random.split(key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(tree_key)).tolist())
-    lineage = simulated_lineage(n_models, rng=rng, merge_share=merge_share)
+    if lineage is None:
+        lineage = simulated_lineage(n_models, rng=rng, merge_share=merge_share)
+    n_models = len(lineage.nodes)
     bench = np.sort(np.arange(n_items) % n_benchmarks)
     items = pd.DataFrame(
         {
@@ -314,7 +320,7 @@ def simulate(
         }
 
     # Those that the spec fixes are no sites of the program, drawn or not.
-    values = fixed_hyperparameters(design, spec) | jax.device_get(jax.jit(drawn_sites)(program_key))
+    values = fixed_hyperparameters(design, spec) | jax.device_get(shared(drawn_sites)(program_key))
     rows, cols = components(design, values)
     successes = np.empty((n_models, n_items), np.int8 if trials == 1 else np.int64)
     for block in _blocks(n_models, n_items if trials == 1 else 0):

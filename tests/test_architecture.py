@@ -21,6 +21,7 @@ FLOORS = {
     "files": 0,
     "metrics": 0,
     "progress": 0,
+    "sharing": 0,
     "tables": 0,
     "unpacking": 0,
     "cells": 0,

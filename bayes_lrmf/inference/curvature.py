@@ -16,8 +16,8 @@ from bayes_lrmf.design import Design
 from bayes_lrmf.directed import StepScales
 from bayes_lrmf.inference.map import objective
 from bayes_lrmf.inference.rotation import RotationSlice
-from bayes_lrmf.inference.sharing import shared
 from bayes_lrmf.program import fixed_hyperparameters, hyperparameters, program
+from bayes_lrmf.sharing import shared
 from bayes_lrmf.spec import Spec
 from bayes_lrmf.variational import VariationalState
 

@@ -16,12 +16,12 @@ from bayes_lrmf.design import Design
 from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, saved_by
 from bayes_lrmf.inference.lbfgs import Found, minimise
 from bayes_lrmf.inference.scales import Units, diagonal_units, joint_units
-from bayes_lrmf.inference.sharing import shared
 from bayes_lrmf.inference.start import initial_values, narrowed
 from bayes_lrmf.kernels import ShardedTable
 from bayes_lrmf.posterior import FitRecord, PointState, Posterior
 from bayes_lrmf.program import fixed_hyperparameters, program
 from bayes_lrmf.progress import Progress
+from bayes_lrmf.sharing import shared
 from bayes_lrmf.spec import Spec
 
 __all__ = ["fit_map", "objective", "refuse_directed"]

@@ -18,11 +18,11 @@ from bayes_lrmf.design import Design
 from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, leaves, restored, saved_by
 from bayes_lrmf.inference.curvature import CurvatureCoordinates
 from bayes_lrmf.inference.gauge import FixedGauge
-from bayes_lrmf.inference.sharing import Program, shared, traced
 from bayes_lrmf.inference.svi import fit_svi
 from bayes_lrmf.inference.vb import fit_vb
 from bayes_lrmf.posterior import DrawsState, FitRecord, GaussianState, Posterior, diagnose_draws
 from bayes_lrmf.progress import Progress
+from bayes_lrmf.sharing import Program, shared, traced
 from bayes_lrmf.spec import Spec
 from bayes_lrmf.variational import VariationalState
 

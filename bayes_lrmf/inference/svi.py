@@ -20,10 +20,10 @@ from bayes_lrmf.gaussian import GraphGaussian
 from bayes_lrmf.inference.checkpoint import Checkpoint, Saved, leaves, restored, saved_by
 from bayes_lrmf.inference.map import fit_map, refuse_directed
 from bayes_lrmf.inference.scales import curvature_scales
-from bayes_lrmf.inference.sharing import shared
 from bayes_lrmf.posterior import FitRecord, GaussianState, Posterior
 from bayes_lrmf.program import hyperparameters, program
 from bayes_lrmf.progress import Progress
+from bayes_lrmf.sharing import shared
 from bayes_lrmf.spec import Spec
 
 __all__ = ["fit_svi"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayes_lrmf.inference.sharing import shared, traced
+from bayes_lrmf.sharing import shared, traced
 
 X = jnp.arange(3.0)
 

@@ -1,0 +1,231 @@
+"""Simulation-based calibration of a method: whether posteriors are right on average over the prior.
+
+Hyper-parameters, factors and counts are drawn from the program of a spec, along one lineage; the
+method is fitted to each data set. Where it is exact, the rank of a true value among posterior draws
+is uniform (Talts et al. 2018). What is ranked is identified: psi and expected benchmark scores, of
+models with results and without, and hyper-parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+FOLDER = Path("build/analyses/sbc")
+SPECS, METHODS = ("laplacian", "directed"), ("nuts", "svi", "vb")
+N_MODELS, N_COLD, N_ITEMS, N_BENCHMARKS, TRIALS = 24, 2, 8, 2, 40
+N_RANKED = 99
+CI_PROB = 0.9
+_N_CELLS, _N_NULL, _SEED = 8, 20_000, 0
+_NUTS = {"num_warmup": 400, "num_samples": 400, "target_accept": 0.95}
+
+
+def replicated(spec_name: str, method: str, seed: int) -> dict[str, Any]:
+    """Draw a data set, fit it, and rank the truth among `N_RANKED` draws."""
+    import jax
+
+    from bayes_lrmf.design import make_design
+    from bayes_lrmf.draws import rows_and_columns
+    from bayes_lrmf.inference import fit_method
+    from bayes_lrmf.simulate import simulate, simulated_lineage
+    from bayes_lrmf.spec import read_spec
+
+    spec = dataclasses.replace(read_spec(spec_name), rank=1)
+    rng = np.random.default_rng(_SEED)
+    lineage = simulated_lineage(N_MODELS, rng=rng)
+    features = None
+    if spec_name == "directed":
+        spec = dataclasses.replace(spec, features=("params_b",), kind=None)
+        size = rng.lognormal(2, 1, N_MODELS)
+        features = pd.DataFrame({"params_b": size}, index=lineage.nodes)
+    data = simulate(
+        spec, key=jax.random.key(seed), lineage=lineage, n_items=N_ITEMS, trials=TRIALS,
+        n_benchmarks=N_BENCHMARKS, density=1, cold_share=0, sampled_hyperparameters=True,
+        features=features,
+    )  # fmt: skip
+    leaves = np.setdiff1d(np.arange(N_MODELS), lineage.parent)
+    cold = rng.choice(leaves, N_COLD, replace=False)
+    results = data.responses.hide(models=data.responses.models[cold])
+    results = results.select_models(np.delete(data.responses.models, cold))
+    design = make_design(
+        results, spec, lineage=lineage, features=features, extra_models=lineage.nodes
+    )
+    options = _NUTS if method == "nuts" else {}
+    fitted = fit_method(method, design, spec, key=jax.random.key(seed), **options)
+    drawn = fitted.draws(N_RANKED, key=jax.random.key(seed))
+    rows, cols = rows_and_columns(fitted, drawn, rng=np.random.default_rng(seed))
+    place = {name: at for at, name in enumerate(design.models)}
+    rows = rows[:, :, [place[name] for name in lineage.nodes]]
+    found = _quantities(np.einsum("dkm,dki->dmi", rows, cols), drawn, design, cold)
+    truth = _quantities((data.rows.T @ data.cols)[None], _batched(data.values), design, cold)
+    ranks = {name: int((found[name] < value[0]).sum()) for name, value in truth.items()}
+    record = fitted.record
+    return {
+        "seed": seed, "ranks": ranks, "converged": bool(record.converged), "said": record.message
+    }  # fmt: skip
+
+
+def _batched(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value)[None] for name, value in values.items()}
+
+
+def _quantities(
+    psi: np.ndarray, values: dict[str, np.ndarray], design: Any, cold: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return what is ranked, each of shape (n_draws,), by name.
+
+    Parameters
+    ----------
+    psi : array, shape (n_draws, n_models, n_items)
+    values : mapping
+        Draws of the sites.
+    design : Design
+    cold : int array
+        Models without results.
+    """
+    rng = np.random.default_rng(_SEED)
+    told = rng.choice(np.setdiff1d(np.arange(N_MODELS), cold), _N_CELLS, replace=False)
+    out = {f"psi of a cell, {i}": psi[:, m, i % N_ITEMS] for i, m in enumerate(told)}
+    out |= {f"psi of a cold cell, {i}": psi[:, m, i] for i, m in enumerate(cold)}
+    probability = 1 / (1 + np.exp(-psi))
+    for b, name in enumerate(design.benchmarks):
+        score = probability[:, :, design.benchmark_index == b].mean(2)
+        out |= {f"score on {name}, {i}": score[:, m] for i, m in enumerate(told[:2])}
+        out |= {f"score on {name}, cold": score[:, cold[0]]}
+    return out | dict(_hyperparameters(values, design))
+
+
+def _hyperparameters(
+    values: dict[str, np.ndarray], design: Any
+) -> Iterator[tuple[str, np.ndarray]]:
+    names = ("factor_sd", "kappa", "ability_sd", "benchmark_sd", "intercept_sd")
+    for name in names:
+        if name in values:
+            yield name, values[name]
+    for b in range(len(design.benchmarks)):
+        if "overdispersion_sd" in values:
+            yield f"overdispersion_sd, {b}", values["overdispersion_sd"][:, b]
+    if "step_factor_covariance" not in values:
+        return
+    variance = np.diagonal(values["step_factor_covariance"], axis1=-2, axis2=-1).sum(-1)
+    for step in np.unique(design.directed.step):
+        yield f"variance of factor steps, {step}", variance[:, step]
+        yield f"variance of effect steps, {step}", values["step_effect_variance"][:, step].mean(-1)
+        yield f"tail of factor steps, {step}", values["step_factor_tail"][:, step]
+        yield f"tail of effect steps, {step}", values["step_effect_tail"][:, step]
+    for b in range(values["step_coefficient"].shape[-1] - 1):
+        yield f"coefficient of size, effect {b}", values["step_coefficient"][:, 1, 1 + b]
+
+
+def p_values(ranks: np.ndarray) -> np.ndarray:
+    """Return p-values of the greatest gap between the ranks' distribution and the uniform one.
+
+    Parameters
+    ----------
+    ranks : int array, shape (n_sets, n_quantities)
+
+    Returns
+    -------
+    array, shape (n_quantities,)
+        By simulation of as many uniform ranks, so that ties count as they are.
+    """
+    rng = np.random.default_rng(_SEED)
+    null = np.concatenate(
+        [_gap(rng.integers(0, N_RANKED + 1, (len(ranks), 1000))) for _ in range(_N_NULL // 1000)]
+    )
+    larger = (null[:, None] >= _gap(ranks)).sum(0)
+    return np.asarray((larger + 1) / (len(null) + 1))
+
+
+def _gap(ranks: np.ndarray) -> np.ndarray:
+    counts = np.stack([np.bincount(column, minlength=N_RANKED + 1) for column in ranks.T])
+    uniform = np.arange(1, N_RANKED + 2) / (N_RANKED + 1)
+    return np.asarray(np.abs(counts.cumsum(1) / len(ranks) - uniform).max(1))
+
+
+def summary(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return a row a quantity: share of 90 % intervals that hold the truth, its error, p-value."""
+    names = list(found[0]["ranks"])
+    ranks = np.array([[one["ranks"][name] for name in names] for one in found])
+    tail = (1 - CI_PROB) / 2 * (N_RANKED + 1)
+    held = (ranks >= tail) & (ranks < N_RANKED + 1 - tail)
+    share = held.mean(0)
+    return pd.DataFrame(
+        {
+            "quantity": names,
+            "held": share,
+            "error": np.sqrt(CI_PROB * (1 - CI_PROB) / len(ranks)),
+            "mean rank": ranks.mean(0) / N_RANKED,
+            "p": p_values(ranks),
+        }
+    )
+
+
+def _adjusted(p: np.ndarray) -> np.ndarray:
+    """Return p-values adjusted for their number (Holm 1979)."""
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(adjusted, 1.0)[np.argsort(order)]
+
+
+def _line(name: str, part: pd.DataFrame) -> str:
+    return (
+        f"{name:26s} {len(part):3d}  held {part['held'].mean():.3f}"
+        f" ({part['held'].min():.3f} to {part['held'].max():.3f})"
+        f"  least p {part['p'].min():.4f}, adjusted {part['adjusted'].min():.3f}"
+    )
+
+
+def _report(found: list[dict[str, Any]]) -> None:
+    table = summary(found).assign(adjusted=lambda t: _adjusted(t["p"].to_numpy()))
+    kind = table["quantity"].str.extract(r"^([^,]*)", expand=False)
+    kind = kind.str.replace(r" on .*| \d+$| effect \d+", "", regex=True)
+    print(f"{len(found)} data sets, {CI_PROB:.0%} intervals, error {table['error'][0]:.3f}:")
+    for name, part in table.groupby(kind, sort=False):
+        print("  " + _line(str(name), part))
+    print("  " + _line("all", table))
+
+
+def main() -> None:
+    """Print what the intervals hold, of all data sets and of those whose fit converged."""
+    parser = argparse.ArgumentParser(prog="python -m analyses.sbc", description=__doc__)
+    parser.add_argument("--spec", choices=SPECS, default="laplacian")
+    parser.add_argument("--method", choices=METHODS, default="nuts")
+    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{given.spec}-{given.method}.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    known = {one["seed"]: one for one in map(json.loads, lines)}
+    seeds = [seed for seed in range(given.sets) if seed not in known]
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(given.processes, mp_context=context) as pool,
+        path.open("a", encoding="utf-8") as kept,
+    ):
+        n = len(seeds)
+        for one in pool.map(replicated, [given.spec] * n, [given.method] * n, seeds):
+            known[one["seed"]] = one
+            kept.write(json.dumps(one) + "\n")
+            kept.flush()
+            print(f"{one['seed']:3d}  {one['said']}", flush=True)
+    found = [known[seed] for seed in range(given.sets)]
+    _report(found)
+    good = [one for one in found if one["converged"]]
+    if good and len(good) < len(found):
+        print("those that converged:")
+        _report(good)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Simulation-based calibration: ranks that are uniform, ranks that are not, and one of each run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analyses import sbc
+
+
+def found(ranks):
+    return [{"ranks": {"a": int(a), "b": int(b)}, "converged": True} for a, b in ranks]
+
+
+def test_uniform_ranks_pass_and_others_do_not():
+    rng = np.random.default_rng(0)
+    uniform = rng.integers(0, sbc.N_RANKED + 1, 200)
+    # Posteriors half as wide as they should be.
+    narrow = np.clip(np.rint(99 * (0.5 + 2 * (rng.random(200) - 0.5))), 0, 99)
+    p = sbc.p_values(np.column_stack([uniform, narrow]).astype(int))
+    assert p[0] > 0.05
+    assert p[1] < 0.001
+
+
+def test_p_values_of_uniform_ranks_are_uniform():
+    ranks = np.random.default_rng(1).integers(0, sbc.N_RANKED + 1, (60, 400))
+    p = sbc.p_values(ranks)
+    assert abs((p < 0.1).mean() - 0.1) < 0.05
+    assert abs(p.mean() - 0.5) < 0.06
+
+
+def test_intervals_hold_nine_of_ten_ranks():
+    table = sbc.summary(found(zip(range(100), reversed(range(100)), strict=True)))
+    assert table["held"].tolist() == [0.9, 0.9]
+    assert table["mean rank"].tolist() == pytest.approx([0.5, 0.5])
+    assert table["error"][0] == pytest.approx(0.03)
+    one = sbc.summary(found([(4, 5), (94, 95)]))
+    assert one["held"].tolist() == [0.5, 0.5]
+
+
+def test_adjusted_for_their_number():
+    p = np.array([0.04, 0.01, 0.5])
+    np.testing.assert_allclose(sbc._adjusted(p), [0.08, 0.03, 0.5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", sbc.SPECS)
+def test_a_replication_ranks_what_the_spec_has(spec):
+    one, again = (sbc.replicated(spec, "vb", 3) for _ in range(2))
+    assert one == again
+    ranks = one["ranks"]
+    assert all(0 <= rank <= sbc.N_RANKED for rank in ranks.values())
+    names = " ".join(ranks)
+    assert ("kappa" in names) == (spec == "laplacian")
+    assert ("tail of factor steps" in names) == (spec == "directed")
+    # A posterior is told by the results: cells with some are not all at its ends.
+    cells = [rank for name, rank in ranks.items() if name.startswith("psi of a cell")]
+    assert len(cells) == 8
+    assert 0 < np.mean(cells) < sbc.N_RANKED
