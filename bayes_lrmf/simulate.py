@@ -23,7 +23,6 @@ from bayes_lrmf.program import (
     program,
 )
 from bayes_lrmf.responses import Responses
-from bayes_lrmf.sharing import shared
 from bayes_lrmf.spec import Spec
 
 __all__ = ["PARTNERS", "Simulation", "grown_lineage", "simulate", "simulated_lineage"]
@@ -320,7 +319,7 @@ def simulate(
         }
 
     # Those that the spec fixes are no sites of the program, drawn or not.
-    values = fixed_hyperparameters(design, spec) | jax.device_get(shared(drawn_sites)(program_key))
+    values = fixed_hyperparameters(design, spec) | jax.device_get(jax.jit(drawn_sites)(program_key))
     rows, cols = components(design, values)
     successes = np.empty((n_models, n_items), np.int8 if trials == 1 else np.int64)
     for block in _blocks(n_models, n_items if trials == 1 else 0):

@@ -28,7 +28,7 @@ __all__ = ["fit_map", "objective", "refuse_directed"]
 
 # Smaller tables have few poor modes, and what compiles once more costs them most.
 _WIDE_FROM = 100_000
-_WIDE_ITERATIONS = 20
+_WIDE_ITERATIONS = 12
 _JOINT_FROM = 10
 _WIDE, _ROUGH, _JOINT = "map, wide", "map", "map, joint units"
 _BEGUN, _BEFORE = "begun_", "before"
@@ -115,7 +115,7 @@ def fit_map(
     Notes
     -----
     L-BFGS (Liu & Nocedal 1989, scipy's) with 20 pairs from a spectral start. With 100,000 results
-    and more, 20 iterations go first with a quarter more factors than the spec has, which leave the
+    and more, 12 iterations go first with a quarter more factors than the spec has, which leave the
     basins of poor modes that a search with no factor to spare ends in; the leading ones of these
     are the start of the search proper, whose iterations alone are counted. Parameters are in units
     of a rough posterior standard deviation; after 10 iterations the search begins anew in units of
