@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 FOLDER = Path("build/analyses/sbc")
 SPECS, METHODS = ("laplacian", "directed"), ("nuts", "svi", "vb")
@@ -96,7 +97,7 @@ def _quantities(
     told = rng.choice(np.setdiff1d(np.arange(N_MODELS), cold), _N_CELLS, replace=False)
     out = {f"psi of a cell, {i}": psi[:, m, i % N_ITEMS] for i, m in enumerate(told)}
     out |= {f"psi of a cold cell, {i}": psi[:, m, i] for i, m in enumerate(cold)}
-    probability = 1 / (1 + np.exp(-psi))
+    probability = expit(psi)
     for b, name in enumerate(design.benchmarks):
         score = probability[:, :, design.benchmark_index == b].mean(2)
         out |= {f"score on {name}, {i}": score[:, m] for i, m in enumerate(told[:2])}

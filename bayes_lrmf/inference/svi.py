@@ -113,7 +113,7 @@ def fit_svi(
     loaded = saved.load("svi")
     if loaded is None:
         mode = fit_map(
-            design, spec, key=map_key, progress=progress, tolerance=2e-5, checkpoint=saved
+            design, spec, key=map_key, progress=progress, tolerance=1e-5, checkpoint=saved
         )
         point = mode.state.draw(1, map_key, design)
     else:

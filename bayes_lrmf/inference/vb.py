@@ -331,7 +331,7 @@ def _start_values(
         _laplacian_twin(spec),
         key=key,
         progress=progress,
-        tolerance=2e-5,
+        tolerance=1e-5,
         max_iterations=200,
         checkpoint=saved,
     )
