@@ -52,7 +52,6 @@ def test_a_replication_ranks_what_the_spec_has(spec):
     assert all(0 <= rank <= sbc.N_RANKED for rank in ranks.values())
     names = " ".join(ranks)
     assert ("kappa" in names) == (spec == "laplacian")
-    assert ("tail of factor steps" in names) == (spec == "directed")
     # A posterior is told by the results: cells with some are not all at its ends.
     cells = [rank for name, rank in ranks.items() if name.startswith("psi of a cell")]
     assert len(cells) == 8
