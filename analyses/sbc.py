@@ -51,8 +51,9 @@ def replicated(spec_name: str, method: str, seed: int) -> dict[str, Any]:
         spec = dataclasses.replace(spec, features=("params_b",), kind=None)
         size = rng.lognormal(2, 1, N_MODELS)
         features = pd.DataFrame({"params_b": size}, index=lineage.nodes)
+    data_key, fit_key, draw_key = jax.random.split(jax.random.key(seed), 3)
     data = simulate(
-        spec, key=jax.random.key(seed), lineage=lineage, n_items=N_ITEMS, trials=TRIALS,
+        spec, key=data_key, lineage=lineage, n_items=N_ITEMS, trials=TRIALS,
         n_benchmarks=N_BENCHMARKS, density=1, cold_share=0, sampled_hyperparameters=True,
         features=features,
     )  # fmt: skip
@@ -64,8 +65,8 @@ def replicated(spec_name: str, method: str, seed: int) -> dict[str, Any]:
         results, spec, lineage=lineage, features=features, extra_models=lineage.nodes
     )
     options = _NUTS if method == "nuts" else {}
-    fitted = fit_method(method, design, spec, key=jax.random.key(seed), **options)
-    drawn = fitted.draws(N_RANKED, key=jax.random.key(seed))
+    fitted = fit_method(method, design, spec, key=fit_key, **options)
+    drawn = fitted.draws(N_RANKED, key=draw_key)
     rows, cols = rows_and_columns(fitted, drawn, rng=np.random.default_rng(seed))
     place = {name: at for at, name in enumerate(design.models)}
     rows = rows[:, :, [place[name] for name in lineage.nodes]]

@@ -269,7 +269,7 @@ def simulate(
     features : DataFrame, optional
         Features of models, ``sim/base-0`` and so on by place, for the columns that the spec names.
     lineage : Lineage, optional
-        Of the models, which are then its nodes; by default one is drawn.
+        Of the models, which are then its nodes, whatever `n_models` is; by default one is drawn.
 
     Raises
     ------

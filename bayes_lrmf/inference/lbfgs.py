@@ -29,6 +29,7 @@ _LINE_STEPS = 20
 # One iteration may gain little on a plateau that the next ones leave.
 _WINDOW = 10
 _SETTLED = "the mean gain of ten iterations is below the tolerance"
+_AT_REST = "no step gains, and the gradient promises less than the tolerance"
 # Places of what the routine says and counts.
 _TASK_EVALUATE, _TASK_ITERATION, _TASK_CONVERGED, _TASK_STOP = 3, 1, 4, 5
 _STOP_AT_EVALUATIONS, _STOP_AT_ITERATIONS = 502, 504
@@ -79,6 +80,9 @@ def minimise(
     first : array, shape (n,)
     tolerance : float
         Stops when ten iterations lower the value by less than this share of it each, on average.
+        A search that no step leads on, as from a point that is as low as the arithmetic can tell,
+        counts as ended where half the squared gradient, the gain of a Newton step in units of the
+        curvature, is less than that too.
     max_iterations : int
     report : callable
         Called with the number of iterations and the value after each.
@@ -121,7 +125,16 @@ def minimise(
         found = Found(search.arrays["iterate"], value, search.trace, False, "interrupted")
         made = (lambda: partial(found)) if found.trace else None
         raise saved.interrupted(when, made) from None
-    return search.found()
+    return _judged(search.found(), evaluate, tolerance)
+
+
+def _judged(found: Found, evaluate: Evaluate, tolerance: float) -> Found:
+    if found.success or not found.message.startswith("ABNORMAL"):
+        return found
+    value, gradient = evaluate(found.x)
+    if gradient @ gradient / 2 > _WINDOW * tolerance * max(abs(value), 1.0):
+        return found
+    return found._replace(success=True, message=_AT_REST)
 
 
 def _is_settled(trace: list[float], tolerance: float) -> bool:
@@ -235,4 +248,5 @@ def _in_one_go(
     )
     if _is_settled(trace, tolerance):
         return Found(found.x, float(found.fun), trace, True, _SETTLED)
-    return Found(found.x, float(found.fun), trace, bool(found.success), str(found.message))
+    ended = Found(found.x, float(found.fun), trace, bool(found.success), str(found.message))
+    return _judged(ended, evaluate, tolerance)

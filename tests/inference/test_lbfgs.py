@@ -90,6 +90,18 @@ def test_same_as_scipy_to_the_last_bit(limits):
     assert n_called == n_of_scipy
 
 
+@pytest.mark.parametrize("routine", [True, False])
+def test_a_search_that_no_step_leads_on_is_judged_by_its_gradient(monkeypatch, routine):
+    """The value never falls: as at rest where the gradient is small, else as a failure."""
+    if not routine:
+        monkeypatch.setattr(lbfgs, "_step", None)
+    for size, at_rest in ((1e-4, True), (1.0, False)):
+        found = search(
+            lambda x, size=size: (100.0, np.full(len(x), size)), tolerance=1e-6, max_iterations=50
+        )
+        assert found.success == at_rest, found.message
+
+
 def test_a_plateau_of_a_few_iterations_is_no_end():
     """One iteration in mid-search gains next to nothing; the ten around it gain enough."""
     whole = search(tolerance=1e-300).trace

@@ -212,3 +212,13 @@ def test_counts_are_weighted_by_their_trials():
     prior = 0.5 * (np.asarray(v["factor"]) ** 2).sum() / 0.25
     base = np.broadcast_to(np.asarray(v["intercept"]), (2, 2))
     assert ours == pytest.approx(loss(psi) - loss(base) + prior, rel=1e-9)
+
+
+def test_a_search_that_begins_at_the_mode_ends_there(small):
+    design, paper, _ = small
+    fit = fit_map(design, paper, key=jax.random.key(0))
+    for _ in range(2):
+        best = fit.record.trace
+        fit = fit_map(design, paper, key=jax.random.key(0), start=fit.state.values)
+        assert fit.record.converged, fit.record.message
+        assert len(fit.record.trace) <= len(best)
