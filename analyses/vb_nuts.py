@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from typing import Any
+from unittest.mock import patch
+
+import arviz as az  # noqa: F401 (gives data arrays their statistics)
+import numpy as np
+import xarray as xr
+
+from analyses.corrections import (
+    Closed,
+    JointGaussian,
+    closings,
+    independent_draw,
+    linear_response,
+    log_density,
+    sd_psi,
+)
+from bayes_lrmf.inference.vb_fit import VariationalFit
+from bayes_lrmf.program import components
 
 TABLES = ("counts", "items", "directed")
+N_JOINT_DRAWS, N_RESPONSES, N_WEIGHTS = 400, 40, 1000
 
 
 def main() -> None:
@@ -25,39 +42,83 @@ def main() -> None:
 
     from bayes_lrmf.design import make_design
     from bayes_lrmf.inference import fit_nuts, fit_vb
-    from bayes_lrmf.predict import predict_items
     from bayes_lrmf.simulate import simulate
 
     for name in TABLES if given.only is None else (given.only,):
         spec, sizes = _table(name)
         data = simulate(spec, key=jax.random.key(0), density=0.8, **sizes)
         design = make_design(data.responses, spec, lineage=data.lineage)
-        lengths = {"num_warmup": given.num_warmup, "num_samples": given.num_samples}
-        predictions, seconds, records = [], [], []
-        for fit, options in ((fit_vb, {}), (_fit_bound, {}), (fit_nuts, lengths)):
-            started = time.perf_counter()
-            posterior = fit(design, spec, key=jax.random.key(1), **options)
-            seconds.append(time.perf_counter() - started)
-            records.append(posterior.record)
-            table = predict_items(posterior, key=jax.random.key(2), n_draws=500)
-            predictions.append(table.merge(data.truth, on=["model", "benchmark", "item"]))
         print(f"== {name}: {data.responses!r}, spec {spec.name}, rank {spec.rank}")
-        print(f"vb {seconds[0]:.0f} s, nuts {seconds[2]:.0f} s; nuts: {records[2].message}")
-        evaluated = list(design.responses.models)
-        _report(predictions[0], predictions[2], evaluated=evaluated)
-        print("vb with the covariances of its bound:")
-        _report(predictions[1], predictions[2], evaluated=evaluated)
+        lengths = {"num_warmup": given.num_warmup, "num_samples": given.num_samples}
+        nuts = _fitted(fit_nuts, design, spec, **lengths)
+        with closings() as closed:
+            fits = {"vb": _fitted(fit_vb, design, spec)}
+        for label, closing in _LESS.items():
+            with patch.object(VariationalFit, "with_true_scales", closing):
+                fits[label] = _fitted(fit_vb, design, spec)
+        reference = _predicted(nuts, data)
+        for label, posterior in fits.items():
+            print(f"{label}:")
+            _report(_predicted(posterior, data), reference, evaluated=list(design.responses.models))
+        _compare_corrections(closed[-1], nuts)
 
 
-def _fit_bound(*given: Any, **options: Any) -> Any:
-    """Fit by vb, without the final step to covariances of the expected curvature."""
-    from unittest.mock import patch
+_LESS: dict[str, Any] = {
+    "vb, scales of the bound": lambda fit, _: (fit.with_expected_curvature(), 1),
+    "vb, scales and covariances of the bound": lambda fit, _: (fit, 1),
+}
+"""By label what takes the place of the closing rounds."""
 
-    from bayes_lrmf.inference import fit_vb
-    from bayes_lrmf.inference.vb_fit import VariationalFit
 
-    with patch.object(VariationalFit, "with_expected_curvature", lambda fit: fit):
-        return fit_vb(*given, **options)
+def _fitted(fit: Any, design: Any, spec: Any, **options: Any) -> Any:
+    import jax
+
+    posterior = fit(design, spec, key=jax.random.key(1), **options)
+    print(f"{posterior.record.seconds:.0f} s, {posterior.record.message}", flush=True)
+    return posterior
+
+
+def _predicted(posterior: Any, data: Any) -> Any:
+    import jax
+
+    from bayes_lrmf.predict import predict_items
+
+    table = predict_items(posterior, key=jax.random.key(2), n_draws=500)
+    return table.merge(data.truth, on=["model", "benchmark", "item"])
+
+
+def _compare_corrections(closed: Closed, nuts: Any) -> None:
+    """Print ratios of the sd of psi to that of NUTS, scales being those of vb throughout."""
+    rng = np.random.default_rng(0)
+    values = nuts.state.values
+    rows, cols = components(
+        nuts.design, {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
+    )
+    rows = rows[..., : nuts.design.n_evaluated]
+    sd = np.stack([(rows[..., m, None] * cols).sum(1).std(0) for m in range(rows.shape[-1])])
+    joint = JointGaussian.at(closed.fit)
+    ways = {
+        "covariances of the bound": sd_psi(closed.bound),
+        "of the expected curvature": sd_psi(closed.fit),
+        "joint Laplace step": joint.sd_psi(N_JOINT_DRAWS, rng),
+    }
+    cells = np.stack([rng.choice(n, N_RESPONSES) for n in sd.shape], axis=1)
+    at = tuple(cells.T)
+    response = linear_response(closed.bound, cells)
+    print(f"sd of psi by that of nuts, all cells, and {N_RESPONSES} of them:")
+    for label, way in ways.items():
+        print(f"  {label:28s} {(way / sd).mean():.2f}  {(way / sd)[at].mean():.2f}")
+    print(f"  {'linear response':28s}       {(response / sd[at]).mean():.2f}", flush=True)
+    if closed.fit.spec.lineage == "directed":
+        return
+    for label, draw in (
+        ("independent", lambda: independent_draw(closed.fit, rng)),
+        ("joint", lambda: joint.draw(rng)),
+    ):
+        drawn = [draw() for _ in range(N_WEIGHTS)]
+        logs = [log_density(closed.fit, m, x) - log_q for m, x, log_q in drawn]
+        khat = float(xr.DataArray(logs, dims="draw").azstats.psislw(dim="draw")[1])
+        print(f"  importance weights of {N_WEIGHTS} {label} draws: k-hat {khat:.1f}", flush=True)
 
 
 def _table(name: str) -> tuple[Any, dict[str, int]]:
@@ -77,8 +138,6 @@ def _report(vb: Any, nuts: Any, *, evaluated: list[str]) -> None:
 
     The truth has no noise on its log-odds, so intervals of counts should cover more than 90 %.
     """
-    import numpy as np
-
     cold = ~nuts["model"].isin(evaluated)
     seen = nuts["observed"].notna()
     for label, at in (("observed", seen), ("not run", ~seen & ~cold), ("cold", cold)):

@@ -108,6 +108,8 @@ def fit_vb(
     2009). The bound's curvature is larger, sevenfold at log-odds of 4, and intervals of models with
     few responses from it are too narrow. Sweeps that follow the expected log-likelihood all the way
     have no need of a bound, but factors of models that are nearly always right or wrong run away.
+    Scales learned from the bound's covariances are too small; those of a field, of intercepts and
+    of over-dispersion are learned anew from the others (`VariationalFit.with_true_scales`).
 
     Steps on batches keep what each batch told of the models, 2 (L + 2) (L + 3) bytes for each model
     and panel at rank L, and put the new in the place of the old (Hughes & Sudderth 2013): after the
@@ -157,7 +159,7 @@ def fit_vb(
             run = run.advanced(enough)
             progress.update(len(run.trace), elbo=-run.trace[-1])
             saved.offer("vb", run.state)
-        return _posterior(run, saved, "still rising")
+        return _posterior(run, saved, "still rising", progress)
     except KeyboardInterrupt:
         if run.fit.factor is not None:
             saved.offer("vb", run.state, at_once=True)
@@ -167,12 +169,22 @@ def fit_vb(
         raise saved.interrupted(when, made) from None
 
 
-def _posterior(run: _Run, saved: Saved, otherwise: str) -> Posterior:
-    fit = run.fit.with_expected_curvature()
+def _posterior(
+    run: _Run, saved: Saved, otherwise: str, progress: Progress | None = None
+) -> Posterior:
+    """Return the posterior; only a fit that shows `progress` may take long to close."""
+    n_rounds = 0
+    stay = run.fit.spec.lineage == "directed" and run.fit.noise_sd is None
+    if progress is None or stay or not run.converged:
+        fit = run.fit.with_expected_curvature()
+    else:
+        fit, n_rounds = run.fit.with_true_scales(lambda n: progress.update(n, stage="scales"))
     message = f"ELBO {-run.trace[-1]:.6g} after {len(run.trace)} sweeps"
     if run.n_bound:
         n_last = len(run.trace) - run.n_bound
         message += f", {n_last} of them with variances of steps integrated out"
+    if n_rounds:
+        message += f", scales of the expected curvature after {n_rounds} rounds"
     if not run.converged:
         message += f", {otherwise}"
     record = FitRecord(

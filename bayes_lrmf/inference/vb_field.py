@@ -119,6 +119,16 @@ class FieldPrior:
         """Return this prior's part of the ELBO, and of the penalty on hyper-parameters."""
         return self._log_density(self.hyper, *self._squares(moments)) + self._penalty(self.hyper)
 
+    @property
+    def log_scales(self) -> np.ndarray:
+        """Logarithms of the hyper-parameters."""
+        return np.log(list(self.hyper.values()))
+
+    def with_log_scales(self, logs: np.ndarray) -> FieldPrior:
+        """Return the prior with these `log_scales`."""
+        hyper = dict(zip(self.hyper, np.exp(logs).tolist(), strict=True))
+        return dataclasses.replace(self, hyper=hyper)
+
     def transformed(self, back: np.ndarray, shift: np.ndarray) -> FieldPrior:
         """Refuse: this prior knows no other coordinates."""
         raise NotImplementedError
