@@ -211,11 +211,19 @@ def summary(found: list[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def _adjusted(p: np.ndarray) -> np.ndarray:
+def adjusted(p: np.ndarray) -> np.ndarray:
     """Return p-values adjusted for their number (Holm 1979)."""
     order = np.argsort(p)
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     return np.minimum(adjusted, 1.0)[np.argsort(order)]
+
+
+def well_mixed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the data sets whose chains have the draws that ranks ask for.
+
+    Which these are depends on data and chains alone, so that ranks stay uniform among them.
+    """
+    return [one for one in found if one.get("ess", 0) > _ESS and one["rhat"] < _RHAT]
 
 
 def _line(name: str, part: pd.DataFrame) -> str:
@@ -230,7 +238,7 @@ def _line(name: str, part: pd.DataFrame) -> str:
 def _report(found: list[dict[str, Any]]) -> None:
     table = summary(found)
     for name in ("p", "p held"):
-        table[f"{name}, adjusted"] = _adjusted(table[name].to_numpy())
+        table[f"{name}, adjusted"] = adjusted(table[name].to_numpy())
     kind = table["quantity"].str.extract(r"^([^,]*)", expand=False)
     kind = kind.str.replace(r" on .*| \d+$| effect \d+", "", regex=True)
     print(f"{len(found)} data sets, {CI_PROB:.0%} intervals, error {table['error'][0]:.3f}:")
@@ -265,8 +273,7 @@ def main() -> None:
             print(f"{one['seed']:3d}  {one['said']}", flush=True)
     found = [known[seed] for seed in range(given.sets)]
     _report(found)
-    # Which sets these are depends on data and chains alone, so that ranks stay uniform among them.
-    good = [one for one in found if one.get("ess", 0) > _ESS and one["rhat"] < _RHAT]
+    good = well_mixed(found)
     if good and len(good) < len(found):
         print(f"those of R-hat below {_RHAT} and ESS above {_ESS} for all that is ranked:")
         _report(good)

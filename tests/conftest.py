@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,27 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data absent: {folder} (set BAYES_LRMF_DATA)")
     return folder
+
+
+@pytest.fixture
+def claim() -> Callable[..., None]:
+    """Return what asserts that a measured gap is within its tolerance, and tells the ledger."""
+
+    def stated(what: str, reference: str, measured: float, tolerance: float) -> None:
+        path = os.environ.get("BAYES_LRMF_LEDGER")
+        if path:
+            row = {
+                "claim": what,
+                "reference": reference,
+                "measured": float(measured),
+                "tolerance": tolerance,
+            }
+            # Workers append whole lines.
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        assert measured <= tolerance, f"{what}: {measured} > {tolerance}"
+
+    return stated
 
 
 @pytest.fixture

@@ -40,7 +40,23 @@ def test_intervals_hold_nine_of_ten_ranks():
 
 def test_adjusted_for_their_number():
     p = np.array([0.04, 0.01, 0.5])
-    np.testing.assert_allclose(sbc._adjusted(p), [0.08, 0.03, 0.5])
+    np.testing.assert_allclose(sbc.adjusted(p), [0.08, 0.03, 0.5])
+
+
+def test_sets_whose_chains_mix_badly_are_told():
+    good = {"ess": 200.0, "rhat": 1.01}
+    mixed = [good, good | {"ess": 50.0}, good | {"rhat": 1.2}, {}]
+    assert sbc.well_mixed(mixed) == [good]
+
+
+def test_draws_of_one_chain_elsewhere_do_not_mix():
+    rng = np.random.default_rng(2)
+    fine = {"a": rng.normal(size=(2, 500)), "b": rng.normal(size=(2, 500))}
+    assert sbc._mixing(fine)["rhat"] < 1.02
+    assert sbc._mixing(fine)["ess"] > 300
+    apart = fine | {"b": fine["b"] + np.array([[0.0], [2.0]])}
+    assert sbc._mixing(apart)["rhat"] > 1.2
+    assert sbc._mixing(apart)["ess"] < 20
 
 
 @pytest.mark.slow

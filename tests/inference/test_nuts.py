@@ -35,8 +35,9 @@ def test_short_run_is_judged_not_converged_and_is_reproducible(problem):
         np.testing.assert_array_equal(value, two.state.values[name])
 
 
+@pytest.mark.ledger
 @pytest.mark.slow
-def test_same_posterior_of_psi_as_plain_nuts_on_the_program(problem):
+def test_same_posterior_of_psi_as_plain_nuts_on_the_program(problem, claim):
     spec, _, design = problem(2, 4, n_models=12, n_items=6)
     ours = fit_nuts(
         design, spec, key=jax.random.key(0), num_warmup=1000, num_samples=3000, num_chains=2
@@ -56,8 +57,18 @@ def test_same_posterior_of_psi_as_plain_nuts_on_the_program(problem):
     psi = ours.psi(values, rows, cols)
     assert diagnose_draws(ours)[0], ours.record.message
     spread = reference.std(0)
-    assert np.abs(psi.mean(0) - reference.mean(0)).max() < 0.2 * spread.max()
-    np.testing.assert_allclose(psi.std(0), spread, rtol=0.2)
+    claim(
+        "nuts: greatest gap of means of psi, in sd",
+        "plain NUTS of NumPyro on the program",
+        np.abs(psi.mean(0) - reference.mean(0)).max() / spread.max(),
+        0.2,
+    )
+    claim(
+        "nuts: greatest relative gap of sd of psi",
+        "plain NUTS of NumPyro on the program",
+        np.abs(psi.std(0) / spread - 1).max(),
+        0.2,
+    )
     for name in ("factor_sd", "kappa", "intercept_sd"):
         a, b = np.log(values[name]), np.log(draws[name])
         assert abs(a.mean() - b.mean()) < 0.25 * b.std()

@@ -160,8 +160,9 @@ def test_the_bound_is_exact_without_uncertainty_and_below_it_with_noise():
         assert integral - 0.1 < bound <= integral + 1e-9
 
 
+@pytest.mark.ledger
 @pytest.mark.parametrize(("k", "n", "mean", "sd"), [(1, 1, 4.0, 1.5), (7, 10, -0.5, 0.4)])
-def test_curvature_is_that_of_the_expected_log_likelihood(k, n, mean, sd):
+def test_curvature_is_that_of_the_expected_log_likelihood(k, n, mean, sd, claim):
     def expected(mean):
         def at(z):
             psi = mean + sd * z
@@ -172,7 +173,12 @@ def test_curvature_is_that_of_the_expected_log_likelihood(k, n, mean, sd):
     step = 1e-2
     bend = (expected(mean + step) - 2 * expected(mean) + expected(mean - step)) / step**2
     known = (np, k - n / 2, n, mean**2 + sd**2, mean, None)
-    assert cell_curvature(*known)[0] == pytest.approx(-bend, abs=2e-3)
+    claim(
+        "vb: expected curvature of a cell, gap",
+        "second difference of adaptive quadrature",
+        abs(cell_curvature(*known)[0] + bend),
+        2e-3,
+    )
     assert cell_curvature(*known)[0] < cell_terms(*known)[0]
 
 
@@ -199,9 +205,10 @@ def test_noise_has_the_second_moment_of_its_posterior():
     assert squares == pytest.approx(np.log(0.6 / 0.4) ** 2, rel=0.02)
 
 
+@pytest.mark.ledger
 @pytest.mark.parametrize("lineage", ["directed", "laplacian", "none"])
 @pytest.mark.parametrize("kind", ["binary", "counts"])
-def test_the_elbo_never_falls(lineage, kind, request):
+def test_the_elbo_never_falls(lineage, kind, request, claim):
     data = request.getfixturevalue(kind)
     spec = dataclasses.replace(DIRECTED, lineage=lineage)
     design = problem(spec, data)
@@ -211,7 +218,12 @@ def test_the_elbo_never_falls(lineage, kind, request):
     for _ in range(8):
         fit, elbo = fit.swept(learn=False)
         fixed.append(elbo)
-    assert (np.diff(fixed) >= -1e-8 * abs(fixed[-1])).all()
+    claim(
+        "vb: greatest fall of the ELBO in a sweep, scales given, relative",
+        "it never falls, 6 problems",
+        -np.diff(fixed).min() / abs(fixed[-1]),
+        1e-8,
+    )
     learned = []
     for _ in range(15):
         fit, elbo = fit.swept(learn=True)
@@ -241,7 +253,8 @@ def test_scales_of_a_field_are_where_the_bound_is_flat(binary):
         assert max(slopes) <= 1e-6
 
 
-def test_the_gaussian_of_models_is_that_of_the_dense_system(binary):
+@pytest.mark.ledger
+def test_the_gaussian_of_models_is_that_of_the_dense_system(binary, claim):
     design = problem(DIRECTED, binary)
     fit = started(design, DIRECTED)
     for _ in range(2):
@@ -268,9 +281,13 @@ def test_the_gaussian_of_models_is_that_of_the_dense_system(binary):
     flat = dense.reshape(n * size, -1)
     covariance = np.linalg.inv(flat)
     mean = (covariance @ linear.ravel()).reshape(n, size)
-    np.testing.assert_allclose(new.moments.mean, mean, rtol=1e-7, atol=1e-9)
     blocks = covariance.reshape(n, size, n, size)[at, :, at]
-    np.testing.assert_allclose(new.moments.variance, blocks, rtol=1e-7, atol=1e-9)
+    claim(
+        "vb: Gaussian posterior of all models given items, gap of means and covariances",
+        "dense linear system",
+        max(np.abs(new.moments.mean - mean).max(), np.abs(new.moments.variance - blocks).max()),
+        1e-8,
+    )
 
 
 def test_other_coordinates_leave_psi_alone(binary):
@@ -572,10 +589,11 @@ def test_the_command_line_fits_and_predicts_strangers(tmp_path, capsys):
     assert ((out["lower"] < out["mean"]) & (out["mean"] < out["upper"])).all()
 
 
+@pytest.mark.ledger
 @pytest.mark.slow
-def test_probabilities_near_those_of_nuts():
-    spec = dataclasses.replace(LRMF, rank=1, likelihood="binomial")
-    data = simulate(spec, key=jax.random.key(1), n_models=30, n_items=24, trials=20, n_benchmarks=2)
+def test_probabilities_near_those_of_nuts(claim):
+    spec = dataclasses.replace(LRMF, rank=1, likelihood="logit_normal")
+    data = simulate(spec, key=jax.random.key(1), n_models=24, n_items=16, trials=50, n_benchmarks=2)
     design = problem(spec, data)
     nuts = fit_nuts(design, spec, key=jax.random.key(0), num_warmup=800, num_samples=1000)
     assert nuts.record.converged, nuts.record.message
@@ -583,19 +601,19 @@ def test_probabilities_near_those_of_nuts():
     a, b = (predict_items(p, key=jax.random.key(2), n_draws=1000) for p in (nuts, vb))
     gap = np.sqrt(np.mean((a["mean"] - b["mean"]) ** 2))
     ratio = (b["sd"] / a["sd"]).mean()
-    print(f"RMS gap of probabilities {gap:.4f}, mean ratio of sd {ratio:.2f}")  # noqa: T201
-    assert gap < 0.01
-    assert 0.85 < ratio < 1.15
+    claim("vb, Laplacian prior: RMS gap of posterior means of probabilities", "nuts", gap, 0.01)
+    claim("vb, Laplacian prior: mean ratio of posterior sd, less one", "nuts", abs(ratio - 1), 0.15)
 
 
+@pytest.mark.ledger
 @pytest.mark.slow
-def test_probabilities_on_a_directed_prior_near_those_of_nuts():
-    spec = dataclasses.replace(DIRECTED, rank=1)
+def test_probabilities_on_a_directed_prior_near_those_of_nuts(claim):
+    spec = dataclasses.replace(DIRECTED, rank=1, likelihood="binomial")
     data = simulate(
         spec,
         key=jax.random.key(1),
-        n_models=40,
-        n_items=15,
+        n_models=36,
+        n_items=12,
         trials=100,
         n_benchmarks=3,
         density=0.8,
@@ -609,9 +627,8 @@ def test_probabilities_on_a_directed_prior_near_those_of_nuts():
     vb = fit_vb(design, spec, key=jax.random.key(0))
     a, b = (predict_items(p, key=jax.random.key(2), n_draws=1000) for p in (nuts, vb))
     # Models without responses among them: each draw steps down with scales of its own.
-    assert (~a["model"].isin(design.responses.models)).sum() > 30
+    assert (~a["model"].isin(design.responses.models)).sum() > 20
     gap = np.sqrt(np.mean((a["mean"] - b["mean"]) ** 2))
     ratio = (b["sd"] / a["sd"]).mean()
-    print(f"RMS gap of probabilities {gap:.4f}, mean ratio of sd {ratio:.2f}")  # noqa: T201
-    assert gap < 0.01
-    assert 0.85 < ratio < 1.15
+    claim("vb, directed prior: RMS gap of posterior means of probabilities", "nuts", gap, 0.01)
+    claim("vb, directed prior: mean ratio of posterior sd, less one", "nuts", abs(ratio - 1), 0.15)

@@ -1,0 +1,141 @@
+"""The ledger of evidence: what is claimed, against what, how close it came, and when.
+
+Tests marked `ledger` state claims; this runs them and writes ``docs/validation.md``. Claims that
+were not measured this time, such as those of slow tests, keep what was measured before. Rows of
+simulation-based calibration are those of `analyses.sbc`, from the data sets that it has kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analyses import sbc, study
+from bayes_lrmf.files import written_whole
+
+KEPT, PAGE = Path("docs/validation.json"), Path("docs/validation.md")
+_LEAST_SETS = 30
+_ALPHA = 0.05
+
+
+def measured(*, slow: bool) -> tuple[list[dict[str, Any]], bool]:
+    """Run the tests that state claims; return a row a claim, its worst, and whether all passed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        marks = "ledger" if slow else "ledger and not slow"
+        command = [sys.executable, "-m", "pytest", "-q", "-m", marks, "tests"]
+        given = os.environ | {"BAYES_LRMF_LEDGER": str(path)}
+        passed = subprocess.run(command, env=given, check=False).returncode == 0
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    by = ["claim", "reference", "tolerance"]
+    worst = pd.DataFrame(rows).groupby(by, sort=False)["measured"].max().reset_index()
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return worst.assign(date=today).to_dict("records"), passed
+
+
+def calibrations() -> list[dict[str, Any]]:
+    """Return rows of the simulation-based calibrations that were run."""
+    rows = []
+    for spec in sbc.SPECS:
+        for method in sbc.METHODS:
+            path = sbc.FOLDER / f"{spec}-{method}.jsonl"
+            if not path.exists():
+                continue
+            found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            date = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date()
+            good = sbc.well_mixed(found) if method == "nuts" else found
+            if len(good) < _LEAST_SETS:
+                continue
+            table = sbc.summary(good)
+            least = min(sbc.adjusted(table[name].to_numpy()).min() for name in ("p", "p held"))
+            rows.append(
+                {
+                    "spec": spec,
+                    "method": method,
+                    "data sets": len(found),
+                    "used": len(good),
+                    "quantities": len(table),
+                    "90 % intervals hold": float(table["held"].mean()),
+                    "p": float(least),
+                    "date": date.isoformat(),
+                }
+            )
+    return rows
+
+
+_PAGE = f"""# Validation
+
+What the package claims of its numbers, what each claim was held against, and how close it came.
+Written by `python -m analyses.validation` (`--slow` measures the claims of slow tests too); CI
+runs the same tests.
+
+{{claims}}
+
+## Simulation-based calibration
+
+Families of {sbc.N_MODELS} models x {sbc.N_ITEMS} counts are drawn from a spec, hyper-parameters
+from their priors, and fitted: `python -m analyses.sbc --spec directed --method nuts`, and so on.
+Where a method is exact, the rank of the truth among posterior draws is uniform. Ranked are psi of
+cells with results and without, benchmark scores and hyper-parameters. p is the least of all
+quantities, adjusted for their number, of ranks and of what 90 % intervals hold. Data sets on which
+a chain of `nuts` mixed badly are left out: whether it did depends on data and chain alone, so that
+ranks stay uniform among the others.
+
+{{calibrations}}
+
+`svi` and `vb` are approximations: models and items are independent under both, and scales are
+points under `vb`, which shows where few results tell of them. What that amounts to on tables of
+ordinary size stands beside `nuts` in `analyses/README.md`.
+"""
+
+
+def page(kept: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the page, Markdown."""
+    claims = pd.DataFrame(kept["claims"])
+    claims["holds"] = _verdict(claims["measured"] <= claims["tolerance"])
+    claims["measured"] = claims["measured"].clip(lower=0).map("{:.2g}".format)
+    claims["tolerance"] = claims["tolerance"].map("{:g}".format)
+    columns = ["claim", "reference", "measured", "tolerance", "holds", "date"]
+    runs = pd.DataFrame(kept["calibrations"])
+    if len(runs):
+        runs["uniform"] = _verdict(runs["p"] > _ALPHA)
+        runs["p"] = runs["p"].map("{:.3f}".format)
+        runs["90 % intervals hold"] = runs["90 % intervals hold"].map("{:.1%}".format)
+        runs = runs[[*runs.columns.drop("date"), "date"]]
+    return _PAGE.format(claims=study.markdown(claims[columns]), calibrations=study.markdown(runs))
+
+
+def _verdict(holds: pd.Series) -> pd.Series:
+    return holds.map({True: "yes", False: "**no**"})
+
+
+def main() -> None:
+    """Measure what is asked for, and write the page; exit code 1 if a claim does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m analyses.validation", description=__doc__)
+    parser.add_argument("--slow", action="store_true", help="claims of slow tests as well")
+    given = parser.parse_args()
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    claims, passed = measured(slow=given.slow)
+    known = {row["claim"]: row for row in kept.get("claims", [])}
+    known |= {row["claim"]: row for row in claims}
+    runs = {(row["spec"], row["method"]): row for row in kept.get("calibrations", [])}
+    runs |= {(row["spec"], row["method"]): row for row in calibrations()}
+    kept = {"claims": list(known.values()), "calibrations": list(runs.values())}
+    for path, text in ((KEPT, json.dumps(kept, indent=1) + "\n"), (PAGE, page(kept))):
+        with written_whole(path) as part:
+            part.write_text(text, encoding="utf-8")
+    print(f"wrote {PAGE}")
+    raise SystemExit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The ledger: worst of each claim, what does not hold is told, calibrations that were run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from analyses import sbc, validation
+
+
+def kept(measured=1e-9, p=0.4):
+    claim = {
+        "claim": "a gap", "reference": "by hand", "measured": measured, "tolerance": 1e-8,
+        "date": "2026-01-02",
+    }  # fmt: skip
+    run = {
+        "spec": "directed", "method": "nuts", "data sets": 100, "used": 60, "quantities": 39,
+        "90 % intervals hold": 0.899, "p": p, "date": "2026-01-03",
+    }  # fmt: skip
+    return {"claims": [claim], "calibrations": [run]}
+
+
+def test_page_says_what_holds():
+    page = validation.page(kept())
+    assert "| a gap | by hand | 1e-09 | 1e-08 | yes | 2026-01-02 |" in page
+    assert "| directed | nuts | 100 | 60 | 39 | 89.9% | 0.400 | yes | 2026-01-03 |" in page
+    assert "**no**" not in page
+    assert validation.page(kept(measured=1e-7)).count("**no**") == 1
+    assert validation.page(kept(p=0.01)).count("**no**") == 1
+    assert "Simulation" in validation.page(kept() | {"calibrations": []})
+
+
+def test_claims_are_told_as_they_are_and_broken_ones_fail(claim, tmp_path, monkeypatch):
+    path = tmp_path / "ledger.jsonl"
+    monkeypatch.setenv("BAYES_LRMF_LEDGER", str(path))
+    claim("small", "nothing", 0.5, 1.0)
+    with pytest.raises(AssertionError, match=r"large: 2\.0 > 1\.0"):
+        claim("large", "nothing", 2.0, 1.0)
+    told = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(t["claim"], t["measured"]) for t in told] == [("small", 0.5), ("large", 2.0)]
+
+
+def test_calibrations_are_of_the_sets_that_were_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sbc, "FOLDER", tmp_path)
+    assert validation.calibrations() == []
+    ranks = np.random.default_rng(0).integers(0, sbc.N_RANKED + 1, (60, 2))
+    lines = [
+        json.dumps({
+            "seed": at, "ranks": {"a": int(a), "b": int(b)}, "converged": True,
+            "ess": 500.0 if at < 40 else 3.0, "rhat": 1.0,
+        })
+        for at, (a, b) in enumerate(ranks)
+    ]  # fmt: skip
+    (tmp_path / "directed-nuts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (found,) = validation.calibrations()
+    assert (found["data sets"], found["used"], found["quantities"]) == (60, 40, 2)
+    assert found["p"] > 0.05
+    # Ranks at one end are no chance.
+    (tmp_path / "laplacian-vb.jsonl").write_text(
+        "\n".join(json.dumps(json.loads(one) | {"ranks": {"a": 0, "b": 50}}) for one in lines),
+        encoding="utf-8",
+    )
+    by = {(one["spec"], one["method"]): one for one in validation.calibrations()}
+    assert by["laplacian", "vb"]["used"] == 60
+    assert by["laplacian", "vb"]["p"] < 0.01
+
+
+def test_the_page_is_of_what_is_kept():
+    kept = json.loads(validation.KEPT.read_text(encoding="utf-8"))
+    assert validation.PAGE.read_text(encoding="utf-8") == validation.page(kept)
