@@ -32,13 +32,13 @@ class Closed(NamedTuple):
 def closings() -> Iterator[list[Closed]]:
     """Collect what is closed while the context lasts."""
     found: list[Closed] = []
-    close = VariationalFit.with_expected_curvature
+    close = VariationalFit._closed
 
     def kept(bound: VariationalFit) -> VariationalFit:
         found.append(Closed(bound, close(bound)))
         return found[-1].fit
 
-    with patch.object(VariationalFit, "with_expected_curvature", kept):
+    with patch.object(VariationalFit, "_closed", kept):
         yield found
 
 

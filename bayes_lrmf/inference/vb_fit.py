@@ -252,7 +252,10 @@ class VariationalFit:
         being one, has a larger curvature and knows less of the noise: intervals would be too
         narrow.
         """
-        fit = self._with_noise_of_the_prior()
+        return self._with_noise_of_the_prior()._closed()
+
+    def _closed(self) -> VariationalFit:
+        fit = self
         for _ in range(_CURVATURE_PASSES):
             fit = fit._renewed()
         if fit.noise_sd is None:
@@ -271,8 +274,8 @@ class VariationalFit:
         Scales that are learned from the covariances of the bound are too small where results are
         few, and all is drawn to its prior too much. Here the means are those of the bound given
         the scales, the covariances those of the expected curvature at these means, and the scales
-        the best given both, in turn. `with_expected_curvature` closes it. Scales of a directed
-        prior stay: shapes and sizes of its steps would go round in circles.
+        the best given both, in turn, then closed as in `with_expected_curvature`. Scales of a
+        directed prior stay: shapes and sizes of its steps would go round in circles.
 
         Parameters
         ----------
@@ -303,8 +306,7 @@ class VariationalFit:
             if n % _EXTRAPOLATED_EVERY == 0:
                 fit = fit._with_log_scales(fit._log_scales() + _rest(*steps[-2:]))
             bound, before = bound._with_scales_of(fit), fit._log_scales()
-        bound = bound._with_scales_of(fit).swept(learn=False)[0]
-        return bound.with_expected_curvature(), n
+        return bound._with_scales_of(fit).swept(learn=False)[0]._closed(), n
 
     def _with_noise_of_the_prior(self) -> VariationalFit:
         """Return the fit with no less over-dispersion than the prior's median.
