@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 from unittest.mock import patch
@@ -231,21 +231,28 @@ def independent_draw(
     return models, items, float(-0.5 * ((of_models**2).sum() + (of_items**2).sum()))
 
 
-def log_density(fit: VariationalFit, models: np.ndarray, items: np.ndarray) -> float:
-    """Return the log density of models and items given scales of a Laplacian prior."""
+def log_density(fit: VariationalFit) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Return the log density of models and items given the scales of a Laplacian prior."""
     import jax
 
     from bayes_lrmf.inference.map import objective
 
     k, group = fit.spec.rank, fit.items.group_mean
-    values = dict(fit.prior.values())
-    values["intercept_sd"] = np.asarray(fit.items.intercept_sd)
+    known = dict(fit.prior.values())
+    known["intercept_sd"] = np.asarray(fit.items.intercept_sd)
     if fit.noise_sd is not None:
-        values["overdispersion_sd"] = fit.noise_sd
-    values["factor"] = models[:, :k].T
-    if "benchmark_sd" in values:
-        values["effect_unit"] = models[:, k:].T / values["benchmark_sd"]
-    values["loading"], values["intercept"] = items[:, :k].T, items[:, k]
-    values["loading_mean"], values["intercept_mean"] = group[:, :k].T, group[:, k]
-    with jax.enable_x64(True):
-        return -float(objective(fit.design, fit.spec, values))
+        known["overdispersion_sd"] = fit.noise_sd
+    known["loading_mean"], known["intercept_mean"] = group[:, :k].T, group[:, k]
+
+    @jax.jit
+    def value(models: jax.Array, items: jax.Array) -> jax.Array:
+        values = known | {"factor": models[:, :k].T, "loading": items[:, :k].T}
+        if "benchmark_sd" in known:
+            values["effect_unit"] = models[:, k:].T / known["benchmark_sd"]
+        return -objective(fit.design, fit.spec, values | {"intercept": items[:, k]})
+
+    def at(models: np.ndarray, items: np.ndarray) -> float:
+        with jax.enable_x64(True):
+            return float(value(models, items))
+
+    return at

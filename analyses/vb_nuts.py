@@ -111,12 +111,13 @@ def _compare_corrections(closed: Closed, nuts: Any) -> None:
     print(f"  {'linear response':28s}       {(response / sd[at]).mean():.2f}", flush=True)
     if closed.fit.spec.lineage == "directed":
         return
+    log_p = log_density(closed.fit)
     for label, draw in (
         ("independent", lambda: independent_draw(closed.fit, rng)),
         ("joint", lambda: joint.draw(rng)),
     ):
         drawn = [draw() for _ in range(N_WEIGHTS)]
-        logs = [log_density(closed.fit, m, x) - log_q for m, x, log_q in drawn]
+        logs = [log_p(models, items) - log_q for models, items, log_q in drawn]
         khat = float(xr.DataArray(logs, dims="draw").azstats.psislw(dim="draw")[1])
         print(f"  importance weights of {N_WEIGHTS} {label} draws: k-hat {khat:.1f}", flush=True)
 

@@ -51,13 +51,14 @@ def test_the_joint_step_is_the_curvature_of_the_log_density(closed, claim):
     joint = corrections.JointGaussian.at(fit)
     precision = np.linalg.inv(joint.root @ joint.root.T)
     rng, n = np.random.default_rng(2), fit.moments.mean.size
+    log_density = corrections.log_density(fit)
     step = 1e-2
     for _ in range(3):
         way = rng.standard_normal(len(precision))
         models = way[:n].reshape(fit.moments.mean.shape)
         items = way[n:].reshape(fit.items.mean.shape)
         at = [
-            corrections.log_density(fit, fit.moments.mean + t * models, fit.items.mean + t * items)
+            log_density(fit.moments.mean + t * models, fit.items.mean + t * items)
             for t in (-step, 0.0, step)
         ]
         bend = -(at[0] - 2 * at[1] + at[2]) / step**2
