@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 import sys
+from unittest.mock import patch
 
 import jax
 import numpy as np
@@ -371,39 +373,44 @@ def test_over_dispersion_of_counts_is_learned(rng):
     assert np.isfinite(draws.scores).all()
 
 
-def _bound_fit(design, spec, monkeypatch):
-    """Return a fit of the bound, before it is closed."""
-    kept = []
+@pytest.fixture(scope="module")
+def bound_fit(counts):
+    """Return what fits a prior to counts by the bound, and does not close it."""
 
-    def keep(fit, _):
-        kept.append(fit)
-        return fit, 1
+    @functools.cache
+    def fitted(lineage):
+        spec = DIRECTED if lineage == "directed" else LRMF
+        spec = dataclasses.replace(spec, rank=1, likelihood="logit_normal")
+        kept = []
 
-    monkeypatch.setattr(VariationalFit, "with_true_scales", keep)
-    fit_vb(design, spec, key=jax.random.key(0))
-    monkeypatch.undo()
-    return kept[0]
+        def keep(fit, _):
+            kept.append(fit)
+            return fit, 1
+
+        with patch.object(VariationalFit, "with_true_scales", keep):
+            fit_vb(problem(spec, counts), spec, key=jax.random.key(0))
+        return kept[0]
+
+    return fitted
 
 
-@pytest.mark.parametrize("spec", [LRMF, DIRECTED], ids=["laplacian", "directed"])
-def test_true_scales_are_the_best_for_the_covariances_of_the_curvature(spec, counts, monkeypatch):
-    spec = dataclasses.replace(spec, rank=1, likelihood="logit_normal")
-    bound = _bound_fit(problem(spec, counts), spec, monkeypatch)
+@pytest.mark.parametrize("lineage", ["laplacian", "directed"])
+def test_true_scales_are_the_best_for_the_covariances_of_the_curvature(lineage, bound_fit):
+    bound = bound_fit(lineage)
     told = []
     fit, n_rounds = bound.with_true_scales(told.append)
     assert told == list(range(1, n_rounds + 1))
     assert n_rounds < vb_fit._SCALE_ROUNDS
     again = dataclasses.replace(fit, items=fit.items.with_scales())
-    if spec.lineage == "laplacian":
+    if lineage == "laplacian":
         again = dataclasses.replace(again, prior=fit.prior.updated(fit.moments, learn=True))
     np.testing.assert_allclose(again._log_scales(), fit._log_scales(), atol=0.05)
     # The bound takes itself for sure, and leaves less to be explained by scales.
     assert np.mean(fit._log_scales() - bound._log_scales()) > 0
 
 
-def test_noise_is_found_from_next_to_nothing_too(counts, monkeypatch):
-    spec = dataclasses.replace(LRMF, rank=1, likelihood="logit_normal")
-    bound = _bound_fit(problem(spec, counts), spec, monkeypatch)
+def test_noise_is_found_from_next_to_nothing_too(bound_fit):
+    bound = bound_fit("laplacian")
     silent = dataclasses.replace(bound, noise_sd=np.full(len(bound.noise_sd), 1e-3))
     loud, low = (f.with_true_scales()[0].noise_sd for f in (bound, silent))
     np.testing.assert_allclose(low, loud, rtol=0.05)
