@@ -16,6 +16,7 @@ from scipy.integrate import quad
 from scipy.special import expit, roots_hermitenorm
 from scipy.stats import norm
 
+from analyses.corrections import mean_psi
 from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.cli import main
@@ -407,6 +408,12 @@ def test_true_scales_are_the_best_for_the_covariances_of_the_curvature(lineage, 
     np.testing.assert_allclose(again._log_scales(), fit._log_scales(), atol=0.05)
     # The bound takes itself for sure, and leaves less to be explained by scales.
     assert np.mean(fit._log_scales() - bound._log_scales()) > 0
+    # Means are those of the bound at these scales, where its sweeps come to rest.
+    settled = bound._with_scales_of(fit)
+    for _ in range(100):
+        settled, _ = settled.swept(learn=False)
+    before, now, rest = (mean_psi(f) for f in (bound, fit, settled))
+    assert np.abs(now - rest).max() < 0.2 * np.abs(now - before).max()
 
 
 def test_noise_is_found_from_next_to_nothing_too(bound_fit):
