@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import expit
 
 from bayes_lrmf.inference.vb_fit import VariationalFit
+from bayes_lrmf.inference.vb_passes import cell_terms
 
 _QUADRATURE = np.polynomial.hermite_e.hermegauss(21)
 
@@ -90,6 +91,11 @@ def linear_response(
     tolerance : float
         Sweeps end when no psi moves more.
     max_sweeps : int
+
+    Raises
+    ------
+    RuntimeError
+        If psi does not come to rest.
     """
     k, n = _cells(bound)
     rows, cols = (axis.ravel() for axis in np.indices(n.shape))
@@ -105,19 +111,32 @@ def linear_response(
             fit, _ = fit.swept(learn=False)
             now = mean_psi(fit)
             if np.abs(now - before).max() < tolerance:
-                break
+                return fit
             before = now
-        return fit
+        raise RuntimeError(f"psi still moves after {most} sweeps")
 
     bound = dataclasses.replace(bound, cells=table)
+    shrink = _shrinkage(bound, k, n)
     base = settled(bound, np.zeros(n.shape), tolerance / 100, 10 * max_sweeps)
     rest, out = mean_psi(base), np.empty(len(cells))
     for at, (u, i) in enumerate(cells):
         pull = np.zeros(n.shape)
-        pull[u, i] = push
+        # Over-dispersion shrinks what a cell says: psi itself is to be pulled, not psi with noise.
+        pull[u, i] = push / shrink[u, i]
         moved = mean_psi(settled(base, pull, tolerance, max_sweeps))
         out[at] = (moved - rest)[u, i] / push
     return np.sqrt(np.maximum(out, 0.0))
+
+
+def _shrinkage(fit: VariationalFit, k: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Return what noise on the log-odds multiplies the linear coefficients of cells by."""
+    if fit.noise is None:
+        return np.ones(n.shape)
+    mean, square = mean_psi(fit), sd_psi(fit) ** 2 + mean_psi(fit) ** 2
+    centred, noise = k - n / 2, np.broadcast_to(fit.noise, n.shape)
+    weight = cell_terms(np, centred, n, square, mean, noise)[0]
+    # The weight is omega / (1 + v omega), and this 1 / (1 + v omega).
+    return np.asarray(1 - noise * weight)
 
 
 def _weights(fit: VariationalFit) -> tuple[np.ndarray, np.ndarray]:

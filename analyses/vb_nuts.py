@@ -64,8 +64,8 @@ def main() -> None:
 
 
 _LESS: dict[str, Any] = {
-    "vb, scales of the bound": lambda fit, _: (fit.with_expected_curvature(), 1),
-    "vb, scales and covariances of the bound": lambda fit, _: (fit, 1),
+    "vb, scales of the bound": lambda fit, _: (fit.with_expected_curvature(), 0, True),
+    "vb, scales and covariances of the bound": lambda fit, _: (fit, 0, True),
 }
 """By label what takes the place of the closing rounds."""
 

@@ -15,9 +15,9 @@ from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 
 
-@pytest.fixture(scope="module")
-def closed():
-    spec = dataclasses.replace(read_spec("laplacian"), rank=1, likelihood="binomial")
+@pytest.fixture(scope="module", params=["binomial", "logit_normal"])
+def closed(request):
+    spec = dataclasses.replace(read_spec("laplacian"), rank=1, likelihood=request.param)
     data = simulate(spec, key=jax.random.key(0), n_models=20, n_items=8, trials=200, n_benchmarks=2)
     design = make_design(data.responses, spec, lineage=data.lineage)
     with corrections.closings() as found:

@@ -98,9 +98,10 @@ def fit_vb(
     Notes
     -----
     Hyper-parameters are point estimates that maximise the ELBO plus the log density of their
-    priors, a step of each sweep; `DirectedPrior` and `FieldPrior` say which. Between updates
-    loadings are scaled to the variance their prior has, and the factors back, which leaves psi
-    alone and saves most of the sweeps (parameter expansion, Qi & Jaakkola 2006).
+    priors, a step of each sweep, until some are learned anew at the end; `DirectedPrior` and
+    `FieldPrior` say which. Between updates loadings are scaled to the variance their prior has, and
+    the factors back, which leaves psi alone and saves most of the sweeps (parameter expansion, Qi &
+    Jaakkola 2006).
 
     At the end covariances, with the means as they are, are made those of the expected
     log-likelihood instead of its bound: the inverse of the prior's precision plus the expected
@@ -173,23 +174,27 @@ def _posterior(
     run: _Run, saved: Saved, otherwise: str, progress: Progress | None = None
 ) -> Posterior:
     """Return the posterior; only a fit that shows `progress` may take long to close."""
-    n_rounds = 0
+    n_rounds, settled = 0, True
     stay = run.fit.spec.lineage == "directed" and run.fit.noise_sd is None
     if progress is None or stay or not run.converged:
         fit = run.fit.with_expected_curvature()
     else:
-        fit, n_rounds = run.fit.with_true_scales(lambda n: progress.update(n, stage="scales"))
+        fit, n_rounds, settled = run.fit.with_true_scales(
+            lambda n: progress.update(n, stage="scales")
+        )
     message = f"ELBO {-run.trace[-1]:.6g} after {len(run.trace)} sweeps"
     if run.n_bound:
         n_last = len(run.trace) - run.n_bound
         message += f", {n_last} of them with variances of steps integrated out"
     if n_rounds:
         message += f", scales of the expected curvature after {n_rounds} rounds"
+    if not settled:
+        message += ", still moving"
     if not run.converged:
         message += f", {otherwise}"
     record = FitRecord(
         method="vb",
-        converged=run.converged,
+        converged=run.converged and settled,
         message=message,
         trace=np.asarray(run.trace),
         seconds=saved.seconds,

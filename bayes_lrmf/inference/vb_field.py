@@ -24,7 +24,8 @@ _SD_SITES = ("factor_sd", "ability_sd", "benchmark_sd")
 class FieldPrior:
     """Independent columns with precision ``tau s (L + kappa I)``, or ``tau I`` without edges.
 
-    The estimates of sd and kappa maximise the ELBO plus the log density of their logarithms.
+    The estimates of sd and kappa maximise the ELBO plus the log density of their logarithms; at the
+    end of a fit, with the covariances of its expected curvature in the place of those of the bound.
     """
 
     design: Design

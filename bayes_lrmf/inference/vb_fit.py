@@ -268,7 +268,7 @@ class VariationalFit:
 
     def with_true_scales(
         self, report: Callable[[int], None] = lambda _: None
-    ) -> tuple[VariationalFit, int]:
+    ) -> tuple[VariationalFit, int, bool]:
         """Return the fit whose scales suit the covariances of its expected curvature.
 
         Scales that are learned from the covariances of the bound are too small where results are
@@ -286,10 +286,12 @@ class VariationalFit:
         -------
         fit : VariationalFit
         n_rounds : int
+        settled : bool
+            Whether the last round moved no scale by much.
         """
         bound = fit = self._with_noise_of_the_prior()
-        n, before, steps = 0, fit._log_scales(), [np.zeros(0)]
-        while n < _SCALE_ROUNDS:
+        n, before, steps, settled = 0, fit._log_scales(), [np.zeros(0)], False
+        while n < _SCALE_ROUNDS and not settled:
             n += 1
             bound = bound.swept(learn=False)[0]
             items = dataclasses.replace(bound.items, covariance=fit.items.covariance)
@@ -301,12 +303,11 @@ class VariationalFit:
             fit = dataclasses.replace(fit, items=fit.items.with_scales())
             steps.append(fit._log_scales() - before)
             report(n)
-            if np.abs(steps[-1]).max() < _SCALE_CHANGE:
-                break
-            if n % _EXTRAPOLATED_EVERY == 0:
+            settled = bool(np.abs(steps[-1]).max() < _SCALE_CHANGE)
+            if n % _EXTRAPOLATED_EVERY == 0 and not settled:
                 fit = fit._with_log_scales(fit._log_scales() + _rest(*steps[-2:]))
             bound, before = bound._with_scales_of(fit), fit._log_scales()
-        return bound._with_scales_of(fit).swept(learn=False)[0]._closed(), n
+        return bound.swept(learn=False)[0]._closed(), n, settled
 
     def _with_noise_of_the_prior(self) -> VariationalFit:
         """Return the fit with no less over-dispersion than the prior's median.
