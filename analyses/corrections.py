@@ -10,36 +10,29 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
 from scipy.special import expit
 
+from bayes_lrmf.inference.vb_closing import Closed, close
 from bayes_lrmf.inference.vb_fit import VariationalFit
 from bayes_lrmf.inference.vb_passes import cell_terms
 
 _QUADRATURE = np.polynomial.hermite_e.hermegauss(21)
 
 
-class Closed(NamedTuple):
-    """A fit of the bound, and the same with covariances of its expected curvature."""
-
-    bound: VariationalFit
-    fit: VariationalFit
-
-
 @contextmanager
 def closings() -> Iterator[list[Closed]]:
-    """Collect what is closed while the context lasts."""
+    """Collect how fits by `fit_vb` are closed while the context lasts."""
     found: list[Closed] = []
-    close = VariationalFit._closed
 
-    def kept(bound: VariationalFit) -> VariationalFit:
-        found.append(Closed(bound, close(bound)))
-        return found[-1].fit
+    def kept(*given: Any) -> Closed:
+        found.append(close(*given))
+        return found[-1]
 
-    with patch.object(VariationalFit, "_closed", kept):
+    with patch("bayes_lrmf.inference.vb.close", kept):
         yield found
 
 

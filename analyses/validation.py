@@ -35,6 +35,8 @@ def measured(*, slow: bool) -> tuple[list[dict[str, Any]], bool]:
         command = [sys.executable, "-m", "pytest", "-q", "-m", marks, "tests"]
         given = os.environ | {"BAYES_LRMF_LEDGER": str(path)}
         passed = subprocess.run(command, env=given, check=False).returncode == 0
+        if not path.exists():
+            raise SystemExit("no test stated a claim: nothing was written")
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     by = ["claim", "reference", "tolerance"]
     groups = pd.DataFrame(rows).groupby(by, sort=False)["measured"]
@@ -128,7 +130,8 @@ def main() -> None:
     given = parser.parse_args()
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     claims, passed = measured(slow=given.slow)
-    known = {row["claim"]: row for row in kept.get("claims", [])}
+    # Where all claims were measured, one that is missing is stated no more.
+    known = {} if given.slow else {row["claim"]: row for row in kept.get("claims", [])}
     known |= {row["claim"]: row for row in claims}
     runs = {(row["spec"], row["method"]): row for row in kept.get("calibrations", [])}
     runs |= {(row["spec"], row["method"]): row for row in calibrations()}

@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 
 from analyses.corrections import (
-    Closed,
     JointGaussian,
     closings,
     independent_draw,
@@ -20,7 +19,7 @@ from analyses.corrections import (
     log_density,
     sd_psi,
 )
-from bayes_lrmf.inference.vb_fit import VariationalFit
+from bayes_lrmf.inference.vb_closing import Closed, close_briefly
 from bayes_lrmf.program import components
 
 TABLES = ("counts", "items", "directed")
@@ -54,8 +53,9 @@ def main() -> None:
         with closings() as closed:
             fits = {"vb": _fitted(fit_vb, design, spec)}
         for label, closing in _LESS.items():
-            with patch.object(VariationalFit, "with_true_scales", closing):
+            with patch("bayes_lrmf.inference.vb.close", closing):
                 fits[label] = _fitted(fit_vb, design, spec)
+        _report_scales(fits, nuts)
         reference = _predicted(nuts, data)
         for label, posterior in fits.items():
             print(f"{label}:")
@@ -64,10 +64,10 @@ def main() -> None:
 
 
 _LESS: dict[str, Any] = {
-    "vb, scales of the bound": lambda fit, _: (fit.with_expected_curvature(), 0, True),
-    "vb, scales and covariances of the bound": lambda fit, _: (fit, 0, True),
+    "vb, scales of the bound": lambda fit, _: close_briefly(fit),
+    "vb, scales and covariances of the bound": lambda fit, _: Closed(fit, fit, 0, True),
 }
-"""By label what takes the place of the closing rounds."""
+"""By label what takes the place of `close`."""
 
 
 def _fitted(fit: Any, design: Any, spec: Any, **options: Any) -> Any:
@@ -85,6 +85,17 @@ def _predicted(posterior: Any, data: Any) -> Any:
 
     table = predict_items(posterior, key=jax.random.key(2), n_draws=500)
     return table.merge(data.truth, on=["model", "benchmark", "item"])
+
+
+def _report_scales(fits: dict[str, Any], nuts: Any) -> None:
+    """Print scales by each fit, and their posterior means and sd by NUTS."""
+    draws = {n: v.reshape(-1, *v.shape[2:]) for n, v in nuts.state.values.items()}
+    for name in ("factor_sd", "benchmark_sd", "kappa", "intercept_sd", "overdispersion_sd"):
+        if name not in draws:
+            continue
+        print(f"{name}: nuts {draws[name].mean(0).round(3)} +- {draws[name].std(0).round(3)}")
+        for label, posterior in fits.items():
+            print(f"  {label}: {np.round(posterior.state.values[name], 3)}")
 
 
 def _compare_corrections(closed: Closed, nuts: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.inference.start import item_levels
 from bayes_lrmf.inference.vb_batches import BatchSums
 from bayes_lrmf.inference.vb_cells import CellTable
+from bayes_lrmf.inference.vb_closing import Closed, close, close_briefly
 from bayes_lrmf.inference.vb_fit import VariationalFit
 from bayes_lrmf.inference.vb_local import local_maps
 from bayes_lrmf.posterior import FitRecord, GaussianState, Posterior
@@ -110,7 +110,7 @@ def fit_vb(
     few responses from it are too narrow. Sweeps that follow the expected log-likelihood all the way
     have no need of a bound, but factors of models that are nearly always right or wrong run away.
     Scales learned from the bound's covariances are too small; those of a field, of intercepts and
-    of over-dispersion are learned anew from the others (`VariationalFit.with_true_scales`).
+    of over-dispersion are learned anew from the others (`close`).
 
     Steps on batches keep what each batch told of the models, 2 (L + 2) (L + 3) bytes for each model
     and panel at rank L, and put the new in the place of the old (Hughes & Sudderth 2013): after the
@@ -160,46 +160,42 @@ def fit_vb(
             run = run.advanced(enough)
             progress.update(len(run.trace), elbo=-run.trace[-1])
             saved.offer("vb", run.state)
-        return _posterior(run, saved, "still rising", progress)
+        if run.converged:
+            closed = close(run.fit, lambda n: progress.update(n, stage="scales"))
+        else:
+            closed = close_briefly(run.fit)
+        return _posterior(run, closed, saved, "still rising")
     except KeyboardInterrupt:
         if run.fit.factor is not None:
             saved.offer("vb", run.state, at_once=True)
         when = f"after {len(run.trace):,} sweeps"
         stopped = dataclasses.replace(run, converged=False)
-        made = functools.partial(_posterior, stopped, saved, "interrupted") if run.trace else None
-        raise saved.interrupted(when, made) from None
+
+        def made() -> Posterior:
+            return _posterior(stopped, close_briefly(stopped.fit), saved, "interrupted")
+
+        raise saved.interrupted(when, made if run.trace else None) from None
 
 
-def _posterior(
-    run: _Run, saved: Saved, otherwise: str, progress: Progress | None = None
-) -> Posterior:
-    """Return the posterior; only a fit that shows `progress` may take long to close."""
-    n_rounds, settled = 0, True
-    stay = run.fit.spec.lineage == "directed" and run.fit.noise_sd is None
-    if progress is None or stay or not run.converged:
-        fit = run.fit.with_expected_curvature()
-    else:
-        fit, n_rounds, settled = run.fit.with_true_scales(
-            lambda n: progress.update(n, stage="scales")
-        )
+def _posterior(run: _Run, closed: Closed, saved: Saved, otherwise: str) -> Posterior:
     message = f"ELBO {-run.trace[-1]:.6g} after {len(run.trace)} sweeps"
     if run.n_bound:
         n_last = len(run.trace) - run.n_bound
         message += f", {n_last} of them with variances of steps integrated out"
-    if n_rounds:
-        message += f", scales of the expected curvature after {n_rounds} rounds"
-    if not settled:
+    if closed.n_rounds:
+        message += f", scales of the expected curvature after {closed.n_rounds} rounds"
+    if not closed.settled:
         message += ", still moving"
     if not run.converged:
         message += f", {otherwise}"
     record = FitRecord(
         method="vb",
-        converged=run.converged and settled,
+        converged=run.converged and closed.settled,
         message=message,
         trace=np.asarray(run.trace),
         seconds=saved.seconds,
     )
-    return Posterior(fit.design, fit.spec, fit.result(), record)
+    return Posterior(run.fit.design, run.fit.spec, closed.fit.result(), record)
 
 
 def _check(design: Design, spec: Spec) -> None:

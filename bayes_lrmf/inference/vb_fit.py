@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,21 +28,7 @@ from bayes_lrmf.variational import VariationalState
 
 __all__ = ["VariationalFit"]
 
-_CURVATURE_PASSES = 3
-_SCALE_ROUNDS = 150
-_SCALE_CHANGE = 3e-3
-_EXTRAPOLATED_EVERY = 4
-_GREATEST_RATE = 0.9
-_NOISE_PASSES = 100
-_NOISE_CHANGE = 2e-3
 _ITEM_PASSES = 4
-
-
-def _rest(before: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Return how far is left to go where steps shrink at the rate of the last two (Aitken)."""
-    rate = np.divide(last, before, out=np.zeros_like(last), where=before != 0)
-    rate = np.clip(rate, 0.0, _GREATEST_RATE)
-    return np.asarray(last * rate / (1 - rate))
 
 
 def _prior_kind(spec: Spec) -> Any:
@@ -245,108 +230,11 @@ class VariationalFit:
         """Return the fit that integrates the variances of steps out from now on."""
         return dataclasses.replace(self, prior=dataclasses.replace(self.prior, marginal=True))
 
-    def with_expected_curvature(self) -> VariationalFit:
-        """Return the fit with the covariances that its own expected curvature gives.
+    def with_curvature(self) -> VariationalFit:
+        """Return the same means with covariances of the expected curvature, after one pass.
 
-        Means stay, and the over-dispersion is fitted anew. The bound, which pays in accuracy for
-        being one, has a larger curvature and knows less of the noise: intervals would be too
-        narrow.
+        Over-dispersion is the best given these.
         """
-        return self._with_noise_of_the_prior()._closed()
-
-    def _closed(self) -> VariationalFit:
-        fit = self
-        for _ in range(_CURVATURE_PASSES):
-            fit = fit._renewed()
-        if fit.noise_sd is None:
-            return fit
-        for _ in range(_NOISE_PASSES):
-            before, fit = fit.noise_sd, fit._renewed()
-            if np.abs(fit.noise_sd / before - 1).max() < _NOISE_CHANGE:
-                break
-        return fit
-
-    def with_true_scales(
-        self, report: Callable[[int], None] = lambda _: None
-    ) -> tuple[VariationalFit, int, bool]:
-        """Return the fit whose scales suit the covariances of its expected curvature.
-
-        Scales that are learned from the covariances of the bound are too small where results are
-        few, and all is drawn to its prior too much. Here the means are those of the bound given
-        the scales, the covariances those of the expected curvature at these means, and the scales
-        the best given both, in turn, then closed as in `with_expected_curvature`. Scales of a
-        directed prior stay: shapes and sizes of its steps would go round in circles.
-
-        Parameters
-        ----------
-        report : callable
-            Is told the number of each round.
-
-        Returns
-        -------
-        fit : VariationalFit
-        n_rounds : int
-        settled : bool
-            Whether the last round moved no scale by much.
-        """
-        bound = fit = self._with_noise_of_the_prior()
-        n, before, steps, settled = 0, fit._log_scales(), [np.zeros(0)], False
-        while n < _SCALE_ROUNDS and not settled:
-            n += 1
-            bound = bound.swept(learn=False)[0]
-            items = dataclasses.replace(bound.items, covariance=fit.items.covariance)
-            moments = fit.moments._replace(mean=bound.moments.mean)
-            fit = dataclasses.replace(bound, items=items, moments=moments)._renewed()
-            if isinstance(fit.prior, FieldPrior):
-                prior = fit.prior.updated(fit.moments, learn=True)
-                fit = dataclasses.replace(fit, prior=prior)
-            fit = dataclasses.replace(fit, items=fit.items.with_scales())
-            steps.append(fit._log_scales() - before)
-            report(n)
-            settled = bool(np.abs(steps[-1]).max() < _SCALE_CHANGE)
-            if n % _EXTRAPOLATED_EVERY == 0 and not settled:
-                fit = fit._with_log_scales(fit._log_scales() + _rest(*steps[-2:]))
-            bound, before = bound._with_scales_of(fit), fit._log_scales()
-        return bound.swept(learn=False)[0]._closed(), n, settled
-
-    def _with_noise_of_the_prior(self) -> VariationalFit:
-        """Return the fit with no less over-dispersion than the prior's median.
-
-        That of the bound is too small, often next to nothing, from where updates take as good as
-        for ever; from above they are fast.
-        """
-        if self.noise_sd is None:
-            return self
-        least = self.spec.overdispersion_sd.median
-        return dataclasses.replace(self, noise_sd=np.maximum(self.noise_sd, least))
-
-    def _log_scales(self) -> np.ndarray:
-        parts = [np.log([self.items.intercept_sd])]
-        if self.noise_sd is not None:
-            parts.append(np.log(self.noise_sd))
-        if isinstance(self.prior, FieldPrior):
-            parts.append(self.prior.log_scales)
-        return np.concatenate(parts)
-
-    def _with_log_scales(self, logs: np.ndarray) -> VariationalFit:
-        items = dataclasses.replace(self.items, intercept_sd=float(np.exp(logs[0])))
-        new, rest = dataclasses.replace(self, items=items), logs[1:]
-        if self.noise_sd is not None:
-            n = len(self.noise_sd)
-            new, rest = dataclasses.replace(new, noise_sd=np.exp(rest[:n])), rest[n:]
-        if isinstance(self.prior, FieldPrior):
-            new = dataclasses.replace(new, prior=self.prior.with_log_scales(rest))
-        return new
-
-    def _with_scales_of(self, other: VariationalFit) -> VariationalFit:
-        items = dataclasses.replace(
-            self.items,
-            group_mean=other.items.group_mean,
-            intercept_sd=other.items.intercept_sd,
-        )
-        return dataclasses.replace(self, items=items, prior=other.prior, noise_sd=other.noise_sd)
-
-    def _renewed(self) -> VariationalFit:
         bend = self.cells.curvature(self.local(), self.items.local(), self.noise)
         items = self.items.with_curvature(bend.of_items)
         diagonal, off, _ = self._precision(bend.of_models)

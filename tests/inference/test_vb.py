@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import subprocess
 import sys
-from unittest.mock import patch
 
 import jax
 import numpy as np
@@ -16,7 +14,6 @@ from scipy.integrate import quad
 from scipy.special import expit, roots_hermitenorm
 from scipy.stats import norm
 
-from analyses.corrections import mean_psi
 from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.cli import main
@@ -24,7 +21,7 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.diagnose import diagnose
 from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales
 from bayes_lrmf.draws import rows_and_columns
-from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb, vb_fit
+from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
 from bayes_lrmf.inference.vb import _start_values
 from bayes_lrmf.inference.vb_cells import CellTable
 from bayes_lrmf.inference.vb_fit import VariationalFit
@@ -372,95 +369,6 @@ def test_over_dispersion_of_counts_is_learned(rng):
     assert "overdispersion_sd" in fitted.draws(3, key=jax.random.key(1))
     draws = score_draws(fitted, key=jax.random.key(1), n_draws=200)
     assert np.isfinite(draws.scores).all()
-
-
-NOISE = 0.4
-
-
-@pytest.fixture(scope="module")
-def bound_fit():
-    """Return what fits a prior to noisy counts by the bound, and does not close it."""
-    spec = dataclasses.replace(
-        LRMF, rank=1, likelihood="logit_normal", overdispersion_sd=HyperPrior(NOISE)
-    )
-    data = simulate(spec, key=jax.random.key(4), n_models=40, n_items=24, n_benchmarks=3, trials=60)
-
-    @functools.cache
-    def fitted(lineage):
-        spec = DIRECTED if lineage == "directed" else LRMF
-        spec = dataclasses.replace(spec, rank=1, likelihood="logit_normal")
-        kept = []
-
-        def keep(fit, _):
-            kept.append(fit)
-            return fit, 0, True
-
-        with patch.object(VariationalFit, "with_true_scales", keep):
-            fit_vb(problem(spec, data), spec, key=jax.random.key(0))
-        return kept[0]
-
-    return fitted
-
-
-@pytest.mark.parametrize("lineage", ["laplacian", "directed"])
-def test_true_scales_are_the_best_for_the_covariances_of_the_curvature(lineage, bound_fit):
-    bound = bound_fit(lineage)
-    told = []
-    fit, n_rounds, settled = bound.with_true_scales(told.append)
-    assert settled
-    assert told == list(range(1, n_rounds + 1))
-    assert n_rounds < vb_fit._SCALE_ROUNDS
-    again = dataclasses.replace(fit, items=fit.items.with_scales())
-    if lineage == "laplacian":
-        again = dataclasses.replace(again, prior=fit.prior.updated(fit.moments, learn=True))
-    np.testing.assert_allclose(again._log_scales(), fit._log_scales(), atol=0.05)
-    # The bound takes itself for sure, and leaves less to be explained by scales.
-    assert (fit.noise_sd > bound.noise_sd).all()
-    # Each is known to about a quarter.
-    assert np.mean(fit.noise_sd) == pytest.approx(NOISE, rel=0.2)
-    # Means are those of the bound at these scales, where its sweeps come to rest.
-    settled = bound._with_scales_of(fit)
-    for _ in range(100):
-        settled, _ = settled.swept(learn=False)
-    before, now, rest = (mean_psi(f) for f in (bound, fit, settled))
-    assert np.abs(now - rest).max() < 0.2 * np.abs(now - before).max()
-
-
-def test_noise_is_found_from_next_to_nothing_too(bound_fit):
-    bound = bound_fit("laplacian")
-    silent, loud = (
-        dataclasses.replace(bound, noise_sd=np.full(len(bound.noise_sd), sd)) for sd in (1e-3, 1.0)
-    )
-    for close in (
-        lambda fit: fit.with_true_scales()[0].noise_sd,
-        lambda fit: fit.with_expected_curvature().noise_sd,
-    ):
-        np.testing.assert_allclose(close(silent), close(loud), rtol=0.1)
-        assert np.mean(close(silent)) == pytest.approx(NOISE, rel=0.2)
-
-
-def test_scales_that_do_not_settle_are_told(bound_fit, monkeypatch):
-    monkeypatch.setattr(vb_fit, "_SCALE_ROUNDS", 1)
-    _, n_rounds, settled = bound_fit("laplacian").with_true_scales()
-    assert (n_rounds, settled) == (1, False)
-
-
-def test_what_is_left_of_a_geometric_row():
-    before, last = np.array([1.0, -0.4, 0.2, 0.0, 1.0]), np.array([0.5, -0.1, -0.1, 0.3, 2.0])
-    # One that turns, one from nowhere, and one that grows, which goes ten steps and no further.
-    left = [0.5, -0.1 / 3, 0.0, 0.0, 18.0]
-    np.testing.assert_allclose(vb_fit._rest(before, last), left)
-
-
-@pytest.mark.parametrize("spec", [LRMF, DIRECTED], ids=["laplacian", "directed"])
-def test_scales_are_set_as_they_are_read(spec, counts):
-    spec = dataclasses.replace(spec, likelihood="logit_normal")
-    fit = started(problem(spec, counts), spec)
-    logs = fit._log_scales()
-    wanted = logs + np.linspace(-1, 1, len(logs))
-    np.testing.assert_allclose(fit._with_log_scales(wanted)._log_scales(), wanted)
-    # Of a field all is learned anew; kappa and scales of factors and effects are the last three.
-    assert len(logs) == 1 + 3 + (3 if spec.lineage == "laplacian" else 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,154 @@
+"""How a fit of the bound is closed: covariances of the expected curvature, and scales that suit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from bayes_lrmf.inference.vb_field import FieldPrior
+from bayes_lrmf.inference.vb_fit import VariationalFit
+
+__all__ = ["Closed", "close", "close_briefly"]
+
+_CURVATURE_PASSES = 3
+_NOISE_PASSES = 100
+_NOISE_CHANGE = 2e-3
+_SCALE_ROUNDS = 150
+_SCALE_CHANGE = 3e-3
+_EXTRAPOLATED_EVERY = 4
+_GREATEST_RATE = 0.9
+
+
+class Closed(NamedTuple):
+    """A closed fit, and how it came about.
+
+    Attributes
+    ----------
+    bound : VariationalFit
+        The fit of the bound at the scales of `fit`.
+    fit : VariationalFit
+        With covariances of its expected curvature.
+    n_rounds : int
+        Rounds of new scales.
+    settled : bool
+        Whether the last one moved no scale by much.
+    """
+
+    bound: VariationalFit
+    fit: VariationalFit
+    n_rounds: int
+    settled: bool
+
+
+def close_briefly(fit: VariationalFit) -> Closed:
+    """Close a fit with the means and scales it has, but for the over-dispersion.
+
+    The bound, which pays in accuracy for being one, has a larger curvature and knows less of the
+    noise: intervals would be too narrow.
+
+    Parameters
+    ----------
+    fit : VariationalFit
+    """
+    return Closed(fit, _with_passes(_with_noise_of_the_prior(fit)), 0, True)
+
+
+def close(fit: VariationalFit, report: Callable[[int], None] = lambda _: None) -> Closed:
+    """Close a fit, with scales that suit its covariances.
+
+    Scales that are learned from the covariances of the bound are too small where results are few,
+    and all is drawn to its prior too much. Here the means are those of the bound given the scales,
+    the covariances those of the expected curvature at these means, and the scales of a field, of
+    intercepts and of over-dispersion the best given both, in turn. Scales of a directed prior stay:
+    shapes and sizes of its steps would go round in circles. So with 0/1 results under such a prior
+    there is next to nothing to learn, and that is left out.
+
+    Parameters
+    ----------
+    fit : VariationalFit
+    report : callable
+        Is told the number of each round.
+    """
+    if not isinstance(fit.prior, FieldPrior) and fit.noise_sd is None:
+        return close_briefly(fit)
+    bound = new = _with_noise_of_the_prior(fit)
+    n, before, steps, settled = 0, _log_scales(new), [np.zeros(0)], False
+    while n < _SCALE_ROUNDS and not settled:
+        n += 1
+        bound = bound.swept(learn=False)[0]
+        items = dataclasses.replace(bound.items, covariance=new.items.covariance)
+        moments = new.moments._replace(mean=bound.moments.mean)
+        new = dataclasses.replace(bound, items=items, moments=moments).with_curvature()
+        if isinstance(new.prior, FieldPrior):
+            new = dataclasses.replace(new, prior=new.prior.updated(new.moments, learn=True))
+        new = dataclasses.replace(new, items=new.items.with_scales())
+        steps.append(_log_scales(new) - before)
+        report(n)
+        settled = bool(np.abs(steps[-1]).max() < _SCALE_CHANGE)
+        if n % _EXTRAPOLATED_EVERY == 0 and not settled:
+            new = _with_log_scales(new, _log_scales(new) + _rest(*steps[-2:]))
+        bound, before = _with_scales_of(bound, new), _log_scales(new)
+    bound = bound.swept(learn=False)[0]
+    return Closed(bound, _with_passes(bound), n, settled)
+
+
+def _with_passes(fit: VariationalFit) -> VariationalFit:
+    for _ in range(_CURVATURE_PASSES):
+        fit = fit.with_curvature()
+    if fit.noise_sd is None:
+        return fit
+    for _ in range(_NOISE_PASSES):
+        before, fit = fit.noise_sd, fit.with_curvature()
+        if np.abs(fit.noise_sd / before - 1).max() < _NOISE_CHANGE:
+            break
+    return fit
+
+
+def _with_noise_of_the_prior(fit: VariationalFit) -> VariationalFit:
+    """Return the fit with no less over-dispersion than the prior's median.
+
+    That of the bound is too small, often next to nothing, and updates hardly leave from there; from
+    above they are fast.
+    """
+    if fit.noise_sd is None:
+        return fit
+    least = fit.spec.overdispersion_sd.median
+    return dataclasses.replace(fit, noise_sd=np.maximum(fit.noise_sd, least))
+
+
+def _log_scales(fit: VariationalFit) -> np.ndarray:
+    """Return logarithms of the scales that are learned anew: intercepts, noise, a field."""
+    parts = [np.log([fit.items.intercept_sd])]
+    if fit.noise_sd is not None:
+        parts.append(np.log(fit.noise_sd))
+    if isinstance(fit.prior, FieldPrior):
+        parts.append(fit.prior.log_scales)
+    return np.concatenate(parts)
+
+
+def _with_log_scales(fit: VariationalFit, logs: np.ndarray) -> VariationalFit:
+    items = dataclasses.replace(fit.items, intercept_sd=float(np.exp(logs[0])))
+    new, rest = dataclasses.replace(fit, items=items), logs[1:]
+    if fit.noise_sd is not None:
+        n = len(fit.noise_sd)
+        new, rest = dataclasses.replace(new, noise_sd=np.exp(rest[:n])), rest[n:]
+    if isinstance(fit.prior, FieldPrior):
+        new = dataclasses.replace(new, prior=fit.prior.with_log_scales(rest))
+    return new
+
+
+def _with_scales_of(fit: VariationalFit, other: VariationalFit) -> VariationalFit:
+    items = dataclasses.replace(
+        fit.items, group_mean=other.items.group_mean, intercept_sd=other.items.intercept_sd
+    )
+    return dataclasses.replace(fit, items=items, prior=other.prior, noise_sd=other.noise_sd)
+
+
+def _rest(before: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Return how far is left to go where steps shrink at the rate of the last two (Aitken)."""
+    rate = np.divide(last, before, out=np.zeros_like(last), where=before != 0)
+    rate = np.clip(rate, 0.0, _GREATEST_RATE)
+    return np.asarray(last * rate / (1 - rate))

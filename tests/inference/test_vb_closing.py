@@ -1,0 +1,131 @@
+"""What closes a fit of the bound: noise from either side, scales at rest, and told if not."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from unittest.mock import patch
+
+import jax
+import numpy as np
+import pytest
+
+from analyses.corrections import mean_psi
+from bayes_lrmf.design import make_design
+from bayes_lrmf.inference import fit_vb, vb_closing
+from bayes_lrmf.inference.vb_closing import close, close_briefly
+from bayes_lrmf.simulate import simulate
+from bayes_lrmf.spec import HyperPrior, read_spec
+
+NOISE = 0.4
+COUNTS = {
+    name: dataclasses.replace(read_spec(name), rank=1, likelihood="logit_normal")
+    for name in ("laplacian", "directed")
+}
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """Counts whose log-odds are noisy; the specs of the fits expect less noise."""
+    spec = dataclasses.replace(COUNTS["laplacian"], overdispersion_sd=HyperPrior(NOISE))
+    return simulate(spec, key=jax.random.key(4), n_models=40, n_items=24, n_benchmarks=3, trials=60)
+
+
+def designed(data, spec):
+    return make_design(data.responses, spec, lineage=data.lineage)
+
+
+@pytest.fixture(scope="module")
+def bound_of(counts):
+    """Return what fits the bound under a prior, and does not close it."""
+
+    @functools.cache
+    def fitted(prior):
+        with patch("bayes_lrmf.inference.vb.close", side_effect=close_briefly_and(kept := [])):
+            fit_vb(designed(counts, COUNTS[prior]), COUNTS[prior], key=jax.random.key(0))
+        return kept[0]
+
+    return fitted
+
+
+def close_briefly_and(kept):
+    def closing(fit, _):
+        kept.append(fit)
+        return close_briefly(fit)
+
+    return closing
+
+
+@pytest.mark.parametrize("prior", COUNTS)
+def test_scales_are_the_best_for_the_covariances_of_the_curvature(prior, bound_of):
+    bound, told = bound_of(prior), []
+    closed = close(bound, told.append)
+    fit = closed.fit
+    assert closed.settled
+    assert told == list(range(1, closed.n_rounds + 1))
+    again = dataclasses.replace(fit, items=fit.items.with_scales())
+    if prior == "laplacian":
+        again = dataclasses.replace(again, prior=fit.prior.updated(fit.moments, learn=True))
+    of_fit, of_again = (vb_closing._log_scales(f) for f in (fit, again))
+    np.testing.assert_allclose(of_again, of_fit, atol=0.05)
+    # The bound takes itself for sure, and leaves less to be explained by noise.
+    assert (fit.noise_sd > bound.noise_sd).all()
+    # Each is known to about a quarter.
+    assert np.mean(fit.noise_sd) == pytest.approx(NOISE, rel=0.2)
+
+
+@pytest.mark.parametrize("prior", COUNTS)
+def test_means_are_those_of_the_bound_at_the_new_scales(prior, bound_of):
+    bound = bound_of(prior)
+    fit = close(bound).fit
+    rested = vb_closing._with_scales_of(bound, fit)
+    for _ in range(100):
+        rested, _ = rested.swept(learn=False)
+    before, now, rest = (mean_psi(f) for f in (bound, fit, rested))
+    assert np.abs(now - rest).max() < 0.2 * np.abs(now - before).max()
+
+
+@pytest.mark.parametrize("closing", [close, close_briefly])
+def test_noise_is_found_from_next_to_nothing_and_from_above(closing, bound_of):
+    bound = bound_of("laplacian")
+    found = [
+        closing(dataclasses.replace(bound, noise_sd=np.full(3, sd))).fit.noise_sd
+        for sd in (1e-3, 1.0)
+    ]
+    np.testing.assert_allclose(*found, rtol=0.1)
+    assert np.mean(found[0]) == pytest.approx(NOISE, rel=0.2)
+
+
+def test_scales_that_do_not_settle_make_a_fit_that_has_not_converged(counts, monkeypatch):
+    monkeypatch.setattr(vb_closing, "_SCALE_ROUNDS", 1)
+    spec = COUNTS["laplacian"]
+    record = fit_vb(designed(counts, spec), spec, key=jax.random.key(0)).record
+    assert "scales of the expected curvature after 1 rounds, still moving" in record.message
+    assert not record.converged
+
+
+def test_nothing_is_learned_anew_of_steps_of_single_trials(monkeypatch):
+    spec = dataclasses.replace(read_spec("directed"), rank=1)
+    data = simulate(spec, key=jax.random.key(1), n_models=20, n_items=12, n_benchmarks=2)
+    monkeypatch.setattr(vb_closing, "_with_scales_of", None)
+    record = fit_vb(designed(data, spec), spec, key=jax.random.key(0)).record
+    assert record.converged
+    assert "scales" not in record.message
+
+
+def test_what_is_left_of_a_geometric_row():
+    before, last = np.array([1.0, -0.4, 0.2, 0.0, 1.0]), np.array([0.5, -0.1, -0.1, 0.3, 2.0])
+    # One that turns, one from nowhere, and one that grows, which goes nine steps and no further.
+    left = [0.5, -0.1 / 3, 0.0, 0.0, 18.0]
+    np.testing.assert_allclose(vb_closing._rest(before, last), left)
+
+
+@pytest.mark.parametrize("prior", COUNTS)
+def test_scales_are_set_as_they_are_read(prior, bound_of):
+    fit = bound_of(prior)
+    logs = vb_closing._log_scales(fit)
+    wanted = logs + np.linspace(-1, 1, len(logs))
+    moved = vb_closing._with_log_scales(fit, wanted)
+    np.testing.assert_allclose(vb_closing._log_scales(moved), wanted)
+    # Intercepts, noise of three benchmarks; of a field kappa and scales of factors and effects.
+    assert len(logs) == 1 + 3 + (3 if prior == "laplacian" else 0)
