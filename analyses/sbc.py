@@ -221,7 +221,8 @@ def adjusted(p: np.ndarray) -> np.ndarray:
 def well_mixed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the data sets whose chains have the draws that ranks ask for.
 
-    Which these are depends on data and chains alone, so that ranks stay uniform among them.
+    Given the data, which these are has nothing to do with the truth: where their draws are from the
+    posterior, ranks are uniform among them.
     """
     return [one for one in found if one.get("ess", 0) > _ESS and one["rhat"] < _RHAT]
 
