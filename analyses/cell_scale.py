@@ -28,6 +28,7 @@ from bayes_lrmf.files import written_whole
 from bayes_lrmf.inference import fit_map, fit_vb
 from bayes_lrmf.inference.vb_cells import CellTable
 from bayes_lrmf.inference.vb_local import LocalMoments, local_maps
+from bayes_lrmf.progress import Progress
 from bayes_lrmf.responses import Responses
 from bayes_lrmf.simulate import grown_lineage, simulate
 from bayes_lrmf.spec import read_spec
@@ -92,6 +93,25 @@ def sparse_design(part: float, rank: int, spec_name: str) -> Design:
     return make_design(responses, spec, lineage=lineage)
 
 
+class Clock(Progress):
+    """Note the processor seconds of each sweep or iteration."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__("", enabled=False)
+        self.figure = {"map": "objective", "vb": "elbo"}[method]
+        self.seen: list[float] = []
+
+    def update(self, completed: int, **figures: float | str) -> None:
+        """Note the time where a step of the search proper ends."""
+        if self.figure in figures and "stage" not in figures:
+            self.seen.append(time.process_time())
+
+    @property
+    def median(self) -> float:
+        """Median seconds from one step to the next, in which compiling has no part."""
+        return float(np.median(np.diff(self.seen))) if len(self.seen) > 1 else float("nan")
+
+
 def measured(kind: str, method: str, rank: int, part: float) -> dict[str, Any]:
     """Fit one table in this process."""
     spec_name = "laplacian" if method == "map" else "lrmf"
@@ -100,7 +120,8 @@ def measured(kind: str, method: str, rank: int, part: float) -> dict[str, Any]:
     fit = fit_map if method == "map" else fit_vb
     spec = dataclasses.replace(read_spec(spec_name), rank=rank)
     started, used = time.perf_counter(), time.process_time()
-    posterior = fit(design, spec, key=jax.random.key(1))
+    clock = Clock(method)
+    posterior = fit(design, spec, key=jax.random.key(1), progress=clock)
     seconds, used = time.perf_counter() - started, time.process_time() - used
     return {
         "table": kind,
@@ -111,6 +132,7 @@ def measured(kind: str, method: str, rank: int, part: float) -> dict[str, Any]:
         "rank": rank,
         "seconds": seconds,
         "processor seconds": used,
+        "of a round": clock.median,
         "rounds": len(posterior.record.trace),
         "peak GB": peak_gigabytes(),
         "peak GB before": before,
@@ -218,7 +240,7 @@ def main() -> None:
         print(f"pass over the paper's size, rank 8, {name} {value:.3g}")
     slopes = growth(rows)
     for name, slope in slopes.items():
-        print(f"log-log slope of processor seconds a round over cells, {name}: {slope:.2f}")
+        print(f"log-log slope of processor seconds over cells, {name}: {slope:.2f}")
     FOLDER.mkdir(parents=True, exist_ok=True)
     whole = {"machine": machine, "runs": rows, "kernel": kernels, "slopes": slopes}
     with written_whole(FOLDER / "cell_scale.json") as path:
@@ -241,17 +263,16 @@ def median(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def growth(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return slopes of log processor seconds of a sweep or iteration over log cells."""
+    """Return slopes of log processor seconds over log cells: of a whole fit, and of one round."""
     table = pd.DataFrame(rows)
     found = {}
     if not len(table):
         return found
     for (kind, method, rank), part in table.groupby(["table", "method", "rank"]):
         if len(part) > 1:
-            each = part["processor seconds"] / part["rounds"]
-            found[f"{kind}, {method}, rank {rank}"] = float(
-                np.polyfit(np.log(part["cells"]), np.log(each), 1)[0]
-            )
+            for name, of in (("processor seconds", "a fit"), ("of a round", "a round")):
+                slope = np.polyfit(np.log(part["cells"]), np.log(part[name]), 1)[0]
+                found[f"{of}, {kind}, {method}, rank {rank}"] = float(slope)
     return found
 
 

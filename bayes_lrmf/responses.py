@@ -100,6 +100,16 @@ class Responses:
         counts = [(self.dense[:, start : start + step] >= 0).sum(0) for start in starts]
         return np.concatenate([np.zeros(0, np.int64), *counts])
 
+    @cached_property
+    def n_results_of_model(self) -> np.ndarray:
+        """Number of observed cells of each model, shape (n_models,)."""
+        if self.dense is None:
+            return np.bincount(self.to_cells().rows, minlength=self.n_models)
+        step = max(1, _COUNTED_CELLS // max(self.n_items, 1))
+        starts = range(0, self.n_models, step)
+        counts = [(self.dense[start : start + step] >= 0).sum(1) for start in starts]
+        return np.concatenate([np.zeros(0, np.int64), *counts])
+
     @property
     def density(self) -> float:
         """Share of cells that are observed."""

@@ -26,6 +26,7 @@ __all__ = [
     "evidence",
     "joint_units",
     "row_blocks",
+    "total_trials",
 ]
 
 _TYPICAL_SPREAD = 0.2  # of p (1 - p)
@@ -36,15 +37,19 @@ Sites = dict[str, np.ndarray]
 
 def evidence(design: Design, hyper: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return what cells tell of log-odds, by evaluated model and by item, at p (1 - p) = 0.2."""
-    values = design.responses.dense
-    if values is not None:
-        by_model = np.concatenate([t.sum(1, float) for *_, t in row_blocks(design, hyper)])
-        return _TYPICAL_SPREAD * by_model, _TYPICAL_SPREAD * design.responses.n_results_of_item
+    by_model, by_item = total_trials(design, hyper)
+    return _TYPICAL_SPREAD * by_model, _TYPICAL_SPREAD * by_item
+
+
+def total_trials(design: Design, hyper: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return effective trials by evaluated model and by item."""
+    if design.responses.dense is not None:
+        return design.responses.n_results_of_model, design.responses.n_results_of_item
     cells = design.responses.to_cells()
     trials = effective_trials(design, cells, hyper)
     by_model = np.bincount(cells.rows, trials, minlength=design.n_evaluated)
     by_item = np.bincount(cells.cols, trials, minlength=design.n_items)
-    return _TYPICAL_SPREAD * by_model, _TYPICAL_SPREAD * by_item
+    return by_model, by_item
 
 
 def effective_trials(design: Design, cells: Cells, hyper: dict[str, Any]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import scipy.special
 
 from bayes_lrmf.design import Design
-from bayes_lrmf.inference.scales import as_matrix, row_blocks
+from bayes_lrmf.inference.scales import as_matrix, row_blocks, total_trials
 from bayes_lrmf.program import hyperparameters
 from bayes_lrmf.spec import Spec
 
@@ -110,9 +111,10 @@ def _item_totals(design: Design) -> tuple[np.ndarray, np.ndarray]:
     values = design.responses.dense
     if values is not None:
         right = np.zeros(design.n_items)
-        for _, _, _, centred, trials in row_blocks(design, {}):
-            right += (centred + trials / 2).sum(0)
-        return right, design.responses.n_results_of_item
+        for _, _, _, centred, _ in row_blocks(design, {}):
+            right += centred.sum(0)
+        run = design.responses.n_results_of_item
+        return right + run / 2, run
     cells = design.responses.to_cells()
     trials = np.ones(len(cells.rows)) if cells.trials is None else cells.trials
     right = np.bincount(cells.cols, cells.successes, minlength=design.n_items)
@@ -126,13 +128,8 @@ class _Residuals:
         self.design, self.hyper = design, hyper
         p = scipy.special.expit(intercept)
         self.half, self.spread = p - 0.5, np.maximum(p * (1 - p), _LEAST_SPREAD)
-        self.n_cells = 0.0
-        self.information = np.zeros(design.n_items)
-        for _, _, cols, _, trials in row_blocks(design, hyper):
-            self.n_cells += float((trials > 0).sum())
-            at = np.broadcast_to(cols, trials.shape).ravel()
-            self.information += np.bincount(at, trials.ravel(), minlength=design.n_items)
-        self.information *= self.spread
+        self.n_cells = design.responses.n_observed
+        self.information = total_trials(design, hyper)[1] * self.spread
 
     def __matmul__(self, right: np.ndarray) -> np.ndarray:
         return self._times(right, transposed=False)
@@ -145,16 +142,26 @@ class _Residuals:
         d = self.design
         out = np.zeros((d.n_items if transposed else d.n_evaluated, other.shape[1]))
         for block, rows, cols, centred, trials in row_blocks(d, self.hyper):
-            half, spread = (x.astype(trials.dtype)[cols] for x in (self.half, self.spread))
-            scale = np.sqrt(np.maximum(trials, np.finfo(trials.dtype).tiny) * spread)
-            values = np.where(trials > 0, (centred - trials * half) / scale, 0)
-            shape = (block.stop - block.start, d.n_items)
-            matrix = as_matrix(values, rows, cols, shape)
-            if transposed:
-                out += matrix.T @ other[block].astype(trials.dtype)
-            else:
-                out[block] = matrix @ other.astype(trials.dtype)
+            for matrix, of_items in self._factors(block, rows, cols, centred, trials):
+                scale = of_items[:, None]
+                if transposed:
+                    out += scale * (matrix.T @ other[block].astype(trials.dtype))
+                else:
+                    out[block] += matrix @ (scale * other).astype(trials.dtype)
         return out
+
+    def _factors(
+        self, block: slice, rows: Any, cols: Any, centred: np.ndarray, trials: np.ndarray
+    ) -> Iterator[tuple[Any, np.ndarray]]:
+        """Yield matrices whose columns, times what stands beside them, add up to the residuals."""
+        root = self.spread**-0.5
+        if trials.ndim == 2:
+            # One trial each: two products cost less than a table of residuals.
+            yield centred, root
+            yield trials, -self.half * root
+            return
+        values = (centred - trials * self.half[cols]) / np.sqrt(trials)
+        yield as_matrix(values, rows, cols, (block.stop - block.start, self.design.n_items)), root
 
 
 def _spectral(
