@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 # Name another interpreter with: make setup PYTHON=/path/to/python3
 PYTHON ?=
 LOCK_FLAGS ?=
+# Such as --modules gmrf,flag --most 20 --again
+MUTATION_FLAGS ?=
 # Such as --quick, --repeats 3, --tables v1, --only map,torch-lbfgs
 BENCH_FLAGS ?=
 # Where the packages that `make bench` compares with are installed.
@@ -30,7 +32,7 @@ if [ -z "$$found" ]; then \
 fi
 endef
 
-.PHONY: setup demo docs test test-slow tools peers lint bench lock clean
+.PHONY: setup demo docs test test-slow tools peers lint bench audit licences coverage mutation lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -90,6 +92,35 @@ $(PEERS)/.installed: requirements-peers.lock $(VENV)/.installed
 	  --require-hashes -r requirements-peers.lock
 	@touch $@
 
+# Known vulnerabilities of what the lock files name; says so and passes where no service answers.
+audit: $(VENV)/audit/.installed
+	@$(BIN)/python -m analyses.audit $(VENV)/audit/bin/pip-audit
+
+$(VENV)/audit/.installed: requirements-audit.lock $(VENV)/.installed
+	@$(BIN)/python -m venv --clear $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --require-hashes -r requirements-audit.lock
+	@touch $@
+
+licences: setup
+	@$(BIN)/python -m analyses.licences
+
+# How strong the tests are: lines and branches that fast tests run, and changes that they notice.
+# What measures it stands in an environment of its own, which sees the other one's packages.
+coverage: $(VENV)/checks/.installed
+	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" \
+	  $(VENV)/checks/bin/python -m pytest -q -n 2 -m "not slow" --cov --cov-report=term:skip-covered
+
+mutation: $(VENV)/checks/.installed
+	$(VENV)/checks/bin/python -m analyses.mutation $(MUTATION_FLAGS)
+
+$(VENV)/checks/.installed: requirements-checks.lock $(VENV)/.installed
+	@$(BIN)/python -m venv --clear $(VENV)/checks
+	@$(VENV)/checks/bin/python -m pip install --quiet --require-hashes -r requirements-checks.lock
+	@$(VENV)/checks/bin/python -c "import pathlib, sysconfig as s; \
+	  pathlib.Path(s.get_path('purelib'), 'locked.pth').write_text('$(CURDIR)\n' + \
+	  s.get_path('purelib', vars={'base': '$(CURDIR)/$(VENV)'}))"
+	@touch $@
+
 test-slow: setup tools
 	BAYES_LRMF_TOOLS=$(CURDIR)/$(VENV)/tools/bin $(BIN)/python -m pytest -q -n 2 -m slow
 
@@ -106,6 +137,12 @@ lock:
 	$(VENV)/lock/bin/uv pip compile requirements-peers.in --no-config --universal \
 	  --generate-hashes --python-version 3.12 --custom-compile-command "make lock" $(LOCK_FLAGS) \
 	  --quiet --output-file requirements-peers.lock
+	$(VENV)/lock/bin/uv pip compile requirements-audit.in --no-config --universal \
+	  --generate-hashes --python-version 3.12 --custom-compile-command "make lock" $(LOCK_FLAGS) \
+	  --quiet --output-file requirements-audit.lock
+	$(VENV)/lock/bin/uv pip compile requirements-checks.in --no-config --universal \
+	  --generate-hashes --python-version 3.12 --custom-compile-command "make lock" $(LOCK_FLAGS) \
+	  --quiet --output-file requirements-checks.lock
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

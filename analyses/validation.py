@@ -100,6 +100,15 @@ the posterior, ranks are uniform among them.
 `svi` and `vb` are approximations: models and items are independent under both, and scales are
 points under `vb`, which shows where few results tell of them. What that amounts to on tables of
 ordinary size stands beside `nuts` in `analyses/README.md`.
+
+## Changes of the code
+
+Would tests notice a mistake? Modules are changed in one place at a time (another operator, another
+number, a condition turned round), and the fast tests of the module run: `make mutation`. Tried is a
+random part of all changes; "explained" are those that may pass unnoticed, as they change nothing
+that is promised, each with its reason in `analyses/mutation_survivors.csv`.
+
+{{mutants}}
 """
 
 
@@ -116,11 +125,38 @@ def page(kept: dict[str, list[dict[str, Any]]]) -> str:
         runs["p"] = runs["p"].map("{:.3f}".format)
         runs["90 % intervals hold"] = runs["90 % intervals hold"].map("{:.1%}".format)
         runs = runs[[*runs.columns.drop("date"), "date"]]
-    return _PAGE.format(claims=study.markdown(claims[columns]), calibrations=study.markdown(runs))
+    changes = pd.DataFrame(kept.get("mutants", []))
+    if len(changes):
+        share = (changes["noticed"] / changes["tried"]).map("{:.1%}".format)
+        error = changes.pop("standard error").map("{:.1%}".format)
+        changes.insert(changes.columns.get_loc("explained"), "share", share + " ± " + error)
+    return _PAGE.format(
+        claims=study.markdown(claims[columns]),
+        calibrations=study.markdown(runs),
+        mutants=study.markdown(changes),
+    )
 
 
 def _verdict(holds: pd.Series) -> pd.Series:
     return holds.map({True: "yes", False: "**no**"})
+
+
+def _read() -> dict[str, list[dict[str, Any]]]:
+    return json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+
+
+def _write(kept: dict[str, list[dict[str, Any]]]) -> None:
+    for path, text in ((KEPT, json.dumps(kept, indent=1) + "\n"), (PAGE, page(kept))):
+        with written_whole(path) as part:
+            part.write_text(text, encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+def keep(part: str, by: str, rows: list[dict[str, Any]]) -> None:
+    """Put rows that another command measured into a part of the page, in place of older ones."""
+    kept = _read()
+    known = {row[by]: row for row in kept.get(part, [])} | {row[by]: row for row in rows}
+    _write(kept | {part: list(known.values())})
 
 
 def main() -> None:
@@ -128,18 +164,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m analyses.validation", description=__doc__)
     parser.add_argument("--slow", action="store_true", help="claims of slow tests as well")
     given = parser.parse_args()
-    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    kept = _read()
     claims, passed = measured(slow=given.slow)
     # Where all claims were measured, one that is missing is stated no more.
     known = {} if given.slow else {row["claim"]: row for row in kept.get("claims", [])}
     known |= {row["claim"]: row for row in claims}
     runs = {(row["spec"], row["method"]): row for row in kept.get("calibrations", [])}
     runs |= {(row["spec"], row["method"]): row for row in calibrations()}
-    kept = {"claims": list(known.values()), "calibrations": list(runs.values())}
-    for path, text in ((KEPT, json.dumps(kept, indent=1) + "\n"), (PAGE, page(kept))):
-        with written_whole(path) as part:
-            part.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE}")
+    _write(kept | {"claims": list(known.values()), "calibrations": list(runs.values())})
     raise SystemExit(0 if passed else 1)
 
 

@@ -108,7 +108,7 @@ def _prepared(
 def _blocks(chosen: np.ndarray, per_model: int) -> Iterator[slice]:
     size = max(1, _BLOCK_VALUES // max(per_model, 1))
     for start in range(0, len(chosen), size):
-        yield slice(start, start + size)
+        yield slice(start, min(start + size, len(chosen)))
 
 
 @jax.jit

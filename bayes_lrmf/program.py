@@ -138,7 +138,7 @@ def _sample_items(design: Design, spec: Spec, hyper: dict[str, Any]) -> dict[str
         )
         centre = values["loading_mean"][:, of_item]
     if spec.item_prior == "laplacian" and design.item_graph is not None:
-        shifted = dist.transforms.AffineTransform(centre, 1.0, domain=dist.constraints.real_matrix)
+        shifted = dist.transforms.AffineTransform(centre, 1.0)
         around = LineageGMRF(design.item_graph).expand([spec.rank]).to_event(1)
         values["loading"] = numpyro.sample("loading", dist.TransformedDistribution(around, shifted))
     else:

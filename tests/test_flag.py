@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
 
+import bayes_lrmf.flag as flags
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
 from bayes_lrmf.flag import flag
 from bayes_lrmf.inference import fit_map, fit_vb
-from bayes_lrmf.predict import predict_ranks, score_draws
+from bayes_lrmf.predict import ScoreDraws, predict_ranks, score_draws
 from bayes_lrmf.responses import responses_from_frame
 from bayes_lrmf.spec import read_spec
 
@@ -99,6 +101,112 @@ def test_a_child_that_is_not_like_its_parents_is_flagged(data):
 
 def score(frame, model):
     return frame.loc[frame["model"] == model, "successes"].mean()
+
+
+@pytest.fixture
+def by_hand(posterior, data, monkeypatch):
+    """Return ten draws of three models on two benchmarks, in place of those of the fit.
+
+    One has results and relatives, one relatives alone, one neither. On "x" they are above 0.5 in
+    9, 5 and 2 of ten draws; "y" is 0.5 in all of them.
+    """
+    names = posterior.design.models
+    cold = sorted(set(names) - set(data.responses.models) - {"nobody/knows"})[0]
+    models = np.array([data.responses.models[0], cold, "nobody/knows"], dtype=object)
+    scores = np.full((10, 3, 2), 0.5, np.float32)
+    for u, above in enumerate((9, 5, 2)):
+        scores[:, u, 0] = np.where(np.arange(10) < above, 0.6 + 0.01 * u, 0.4)
+    drawn = ScoreDraws(
+        models, np.array(["x", "y"], dtype=object), scores, np.full((3, 2), 8),
+        np.array([[3, 8], [0, 0], [0, 0]]), "predictive",
+    )  # fmt: skip
+    monkeypatch.setattr(flags, "score_draws", lambda *_, **__: drawn)
+    return drawn
+
+
+def test_undecided_are_those_of_ten_draws(posterior, by_hand):
+    # At 80 %, open is more than two draws of ten on either side; at 79 %, more than 2.1.
+    found = rule(flag(posterior, key=KEY, threshold=0.5, ci_prob=0.8), "threshold")
+    assert list(found["model"]) == [by_hand.models[1]]
+    assert list(found["benchmark"]) == ["x"]
+    assert list(found["value"]) == [0.5]
+    assert (
+        found["reason"]
+        .iloc[0]
+        .startswith("the score is above 0.5 with probability 0.50: undecided; none run, ")
+    )
+    # At 85 % the one with two draws above comes second, at 95 % the one with nine third.
+    found = rule(flag(posterior, key=KEY, threshold=0.5, ci_prob=0.85), "threshold")
+    assert list(found["model"]) == list(by_hand.models[[1, 2]])
+    assert "no evaluated relative" in found["reason"].iloc[1]
+    found = rule(flag(posterior, key=KEY, threshold=0.5, ci_prob=0.95), "threshold")
+    assert list(found["model"]) == list(by_hand.models[[1, 2, 0]])
+    assert "3 of 8 run, " in found["reason"].iloc[2]
+    assert set(found["benchmark"]) == {"x"}
+
+
+def test_ranks_in_doubt_are_those_of_ten_draws(posterior, by_hand):
+    average = by_hand.scores.mean(-1)
+    # Ties go to the first, so that there is one best model in every draw.
+    first = np.bincount(average.argmax(1), minlength=3) / 10
+    assert list(first) == [0.5, 0.3, 0.2]
+    found = rule(flag(posterior, key=KEY, top_k=1, ci_prob=0.7), "rank")
+    assert list(found["model"]) == list(by_hand.models[:1])
+    found = rule(flag(posterior, key=KEY, top_k=1, ci_prob=0.75), "rank")
+    assert list(found["model"]) == list(by_hand.models[:2])
+    for row in found.to_dict("records"):
+        u = list(by_hand.models).index(row["model"])
+        assert row["value"] == first[u]
+        assert row["benchmark"] == "average"
+        assert row["reason"] == f"among the 1 best of 3 with probability {first[u]:.2f}: undecided"
+        assert row["mean"] == pytest.approx(average[:, u].mean())
+        assert row["lower"] == pytest.approx(np.quantile(average[:, u], 0.125))
+        assert row["upper"] == pytest.approx(np.quantile(average[:, u], 0.875))
+    last = rule(flag(posterior, key=KEY, top_k=2, ci_prob=0.95), "rank")
+    assert (last["value"] - 0.5).abs().is_monotonic_increasing
+    for bad in (3, 4):
+        with pytest.raises(InputError, match=f"top_k is {bad}, of 3 models"):
+            flag(posterior, key=KEY, top_k=bad)
+
+
+def test_widths_and_kin_are_those_of_ten_draws(posterior, data, by_hand):
+    found = rule(flag(posterior, key=KEY, max_width=0.2, ci_prob=0.5), "width")
+    lower, upper = np.quantile(by_hand.scores[:, 1, 0], [0.25, 0.75])
+    assert list(found["model"]) == [by_hand.models[1]]
+    assert found["value"].iloc[0] == pytest.approx(upper - lower)
+    assert found["lower"].iloc[0] == pytest.approx(lower)
+    assert "the 50% interval is 0.21 wide, more than 0.2: none run" in found["reason"].iloc[0]
+    alone = rule(flag(posterior, key=KEY), "no kin")
+    assert list(alone["model"]) == ["nobody/knows"] * 2
+    assert list(alone["benchmark"]) == ["x", "y"]
+    assert list(alone["value"]) == [0, 0]
+
+
+def test_relatives_are_counted_as_networkx_does(posterior, data):
+    counted = flags._evaluated_relatives(posterior.design)
+    graph = nx.Graph()
+    names = list(posterior.design.models)
+    graph.add_nodes_from(names)
+    nodes = data.lineage.nodes
+    graph.add_edges_from(zip(nodes[data.lineage.child], nodes[data.lineage.parent], strict=True))
+    evaluated = set(data.responses.models)
+    for at, name in enumerate(names):
+        family = nx.node_connected_component(graph, name) - {name}
+        assert counted[at] == len(family & evaluated), name
+    assert counted.max() > 1
+
+
+@pytest.mark.parametrize(
+    ("observed", "kin", "says"),
+    [
+        (0, 0, "none run, no evaluated relative"),
+        (1, 1, "1 of 7 run, one evaluated relative"),
+        (7, 2, "7 of 7 run, 2 evaluated relatives"),
+    ],
+)
+def test_what_is_known_in_words(observed, kin, says):
+    row = {"n_observed": observed, "n_items": 7, "n_kin": kin}
+    assert flags._what_is_known(row) == says
 
 
 def test_bad_wishes_are_refused(posterior, data):

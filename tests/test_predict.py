@@ -4,30 +4,134 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
+from bayes_lrmf import predict as predictions
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
 from bayes_lrmf.draws import rows_and_columns
 from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.inference.svi import fit_svi
 from bayes_lrmf.predict import (
+    ScoreDraws,
     _bounded_counts,
+    _moments,
     predict,
     predict_benchmarks,
     predict_items,
     predict_ranks,
     score_draws,
+    summarised,
 )
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 from bayes_lrmf.storage import read_posterior, write_posterior
 
 KEY = jax.random.key(11)
+
+
+# Four draws of three models on two benchmarks, with ties; means over benchmarks are exact.
+FOUR = ScoreDraws(
+    models=np.array(["a", "b", "c"], dtype=object),
+    benchmarks=np.array(["x", "y"], dtype=object),
+    scores=np.array(
+        [
+            [[0.5, 0.25], [0.5, 0.75], [0.25, 0.0]],
+            [[0.75, 0.5], [0.5, 0.5], [0.25, 1.0]],
+            [[0.25, 0.5], [0.5, 0.25], [0.0, 0.25]],
+            [[1.0, 0.75], [0.25, 0.25], [0.5, 0.5]],
+        ],
+        np.float32,
+    ),
+    n_items=np.full((3, 2), 4),
+    n_observed=np.array([[4, 0], [1, 2], [0, 0]]),
+    kind="predictive",
+)
+
+
+def test_probabilities_of_four_draws_by_hand():
+    # a against b: x is tied, won, lost, won; y is lost, tied, won, won.
+    assert list(FOUR.probability_greater("a", "b")) == [2.5 / 4, 2.5 / 4]
+    assert list(FOUR.probability_greater("b", "a")) == [1.5 / 4, 1.5 / 4]
+    # Above is strictly above.
+    assert list(FOUR.probability_above("a", 0.5)) == [0.5, 0.25]
+    assert list(FOUR.probability_above("c", 0.25)) == [0.25, 0.5]
+    # Best is strictly above each of the others.
+    assert list(FOUR.probability_best("a", ["b", "c"])) == [0.5, 0.5]
+    assert list(FOUR.probability_best("b", ["a", "c"])) == [0.25, 0.25]
+    assert list(FOUR.probability_best("a", ["b"]).index) == ["x", "y"]
+    np.testing.assert_array_equal(FOUR.of("b")[:, 1], [0.75, 0.5, 0.25, 0.25])
+
+
+def test_ranks_of_four_draws_by_hand(monkeypatch):
+    scores, names = FOUR.with_average()
+    assert list(names) == ["x", "y", "average"]
+    np.testing.assert_array_equal(scores[0, :, 2], [0.375, 0.625, 0.125])
+    expected = np.array([scipy.stats.rankdata(-draw, axis=0) for draw in scores])
+    np.testing.assert_array_equal(FOUR.ranks(), expected)
+    np.testing.assert_array_equal(FOUR.ranks()[0, :, 0], [1.5, 1.5, 3])
+    monkeypatch.setattr(predictions, "score_draws", lambda *_, **__: FOUR)
+    table = predict_ranks(SimpleNamespace(is_point=False), key=KEY, ci_prob=0.5)
+    assert list(table) == [
+        "model", "benchmark", "mean", "sd", "lower", "upper", "probability_first", "n_models",
+        "kind",
+    ]  # fmt: skip
+    assert list(table["model"]) == [m for m in "abc" for _ in range(3)]
+    assert list(table["benchmark"]) == ["x", "y", "average"] * 3
+    first = table.set_index(["model", "benchmark"])["probability_first"]
+    # On x draw one is shared by a and b, which counts for both.
+    assert list(first["a"]) == [0.75, 0.5, 0.75]
+    assert list(first["b"]) == [0.5, 0.25, 0.5]
+    assert list(first["c"]) == [0.0, 0.25, 0.25]
+    np.testing.assert_allclose(table["mean"], expected.mean(0).ravel())
+    np.testing.assert_allclose(table["lower"], np.quantile(expected, 0.25, axis=0).ravel())
+    assert set(table["n_models"]) == {3}
+
+
+def test_benchmark_table_of_four_draws_by_hand(monkeypatch):
+    monkeypatch.setattr(predictions, "score_draws", lambda *_, **__: FOUR)
+    table = predict_benchmarks(SimpleNamespace(is_point=False), key=KEY, ci_prob=0.5)
+    assert list(table["model"]) == ["a", "a", "b", "b", "c", "c"]
+    assert list(table["benchmark"]) == ["x", "y"] * 3
+    np.testing.assert_allclose(table["mean"][:2], [0.625, 0.5])
+    np.testing.assert_allclose(table["sd"][:2], scipy.stats.tstd(FOUR.scores[:, 0], axis=0))
+    np.testing.assert_allclose(table["upper"][:2], np.quantile(FOUR.scores[:, 0], 0.75, axis=0))
+    assert list(table["n_observed"]) == [4, 0, 1, 2, 0, 0]
+    assert set(table["n_items"]) == {4}
+
+
+def test_summary_of_draws_and_of_a_point():
+    draws = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [6.0, 5.0]], np.float32)
+    summary = summarised(draws, 0.8, is_point=False)
+    np.testing.assert_allclose(summary["mean"], [3, 5])
+    np.testing.assert_allclose(summary["sd"], [(14 / 3) ** 0.5, 0])
+    # Tails of a tenth each, between order statistics: 1 + 0.3 and 3 + 0.7 * 3.
+    np.testing.assert_allclose(summary["lower"], [1.3, 5], rtol=1e-6)
+    np.testing.assert_allclose(summary["upper"], [5.1, 5], rtol=1e-6)
+    assert all(value.dtype == np.float64 for value in summary.values())
+    point = summarised(draws[:1], 0.8, is_point=True)
+    np.testing.assert_array_equal(point["mean"], [1, 5])
+    assert all(np.isnan(point[name]).all() for name in ("sd", "lower", "upper"))
+
+
+def test_moments_of_trials_left_are_those_of_beta_binomials():
+    rng = np.random.default_rng(3)
+    rows, cols = rng.normal(size=(2, 1, 3)), rng.normal(size=(2, 1, 4))
+    left = np.array([[0, 1, 7, 2], [3, 1, 0, 12], [1, 1, 1, 1]], float)
+    concentration = np.array([[9.0, 0.5, 2.0, 30.0], [1.0, 1.0, 4.0, 8.0]])
+    noise = rng.normal(size=(2, 3, 4))
+    mean, variance = _moments(rows, cols, left, 1 / (1 + concentration), noise)
+    p = 1 / (1 + np.exp(-(rows[:, 0, :, None] * cols[:, 0, None, :] + noise)))
+    c = np.broadcast_to(concentration[:, None], p.shape)
+    counts = scipy.stats.betabinom(left.astype(int), p * c, (1 - p) * c)
+    np.testing.assert_allclose(mean, counts.mean().sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(variance, counts.var().sum(-1), rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +334,33 @@ def test_arviz_reads_the_file(gaussian, tmp_path):
     in_sample = (y * np.log(p) + (1 - y) * np.log(1 - p)).sum()
     # Leaving cells out costs something, but not everything.
     assert 2 * in_sample < loo.elpd < in_sample
+
+
+def test_blocks_of_models_change_nothing(point, monkeypatch):
+    seen = []
+    progress = SimpleNamespace(update=seen.append)
+    scores = predict_benchmarks(point, key=KEY, progress=progress)
+    items = predict_items(point, key=KEY, progress=progress)
+    n_models = len(point.design.models)
+    assert seen == [n_models, 2 * n_models, n_models]
+    # One draw of 20 items a benchmark, 40 in all: three models at once, then one.
+    monkeypatch.setattr(predictions, "_BLOCK_VALUES", 79)
+    seen.clear()
+    pd.testing.assert_frame_equal(predict_benchmarks(point, key=KEY, progress=progress), scores)
+    assert len(seen) == 2 * -(-n_models // 3)
+    assert seen == sorted(seen)
+    seen.clear()
+    pd.testing.assert_frame_equal(predict_items(point, key=KEY, progress=progress), items)
+    assert seen == list(range(1, n_models + 1))
+    monkeypatch.setattr(predictions, "_BLOCK_VALUES", 1)
+    pd.testing.assert_frame_equal(predict_items(point, key=KEY), items)
+
+
+def test_item_tables_have_a_greatest_size(point, monkeypatch):
+    models = list(point.design.models[:3])
+    monkeypatch.setattr(predictions, "_MOST_ITEM_ROWS", 120)
+    assert len(predict_items(point, key=KEY, models=models)) == 120
+    monkeypatch.setattr(predictions, "_MOST_ITEM_ROWS", 119)
+    with pytest.raises(InputError, match="120 item predictions") as caught:
+        predict_items(point, key=KEY, models=models)
+    assert "--models" in str(caught.value)

@@ -1,0 +1,288 @@
+"""The program of a spec against densities of SciPy, on dense matrices made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import scipy.stats
+from numpyro.infer.util import log_density
+from scipy.special import expit
+
+from bayes_lrmf.design import make_design
+from bayes_lrmf.lineage import lineage_from_frame
+from bayes_lrmf.program import (
+    components,
+    fixed_hyperparameters,
+    hyperparameters,
+    noise_of_items,
+    observed_rows,
+    program,
+)
+from bayes_lrmf.responses import responses_from_frame
+from bayes_lrmf.spec import HyperPrior, Penalty, Spec
+
+# Two children of a parent that was never run, a grandchild, and a model without kin.
+EDGES = [("b", "root"), ("c", "root"), ("d", "b")]
+EVALUATED, ITEMS = (
+    ["a", "b", "c", "d"],
+    [("x", "1", 6), ("x", "2", 3), ("y", "1", 1), ("z", "1", 9)],
+)
+SIMILAR = [(0, 1, 0.7), (1, 3, 1.3)]
+SPEC = Spec("all", rank=2, item_prior="laplacian", kappa=HyperPrior(0.3, 0.8))
+
+
+@pytest.fixture(scope="module")
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def counts():
+    trials = np.array([n for *_, n in ITEMS])
+    return np.random.default_rng(0).binomial(trials, 0.4, (len(EVALUATED), len(ITEMS))), trials
+
+
+@pytest.fixture(scope="module")
+def designed(x64, counts):
+    def made(spec, edges=EDGES, similar=SIMILAR):
+        successes, trials = counts
+        bench, item, _ = zip(*ITEMS, strict=True)
+        frame = pd.DataFrame(
+            {
+                "model": np.repeat(EVALUATED, len(ITEMS)),
+                "benchmark": bench * len(EVALUATED),
+                "item": item * len(EVALUATED),
+                "successes": successes.ravel(),
+                "trials": np.tile(trials, len(EVALUATED)),
+            }
+        )
+        recorded = pd.DataFrame(edges, columns=["child", "parent"]).assign(relation="finetune")
+        rows, cols, weights = zip(*similar, strict=True) if similar else ([], [], [])
+        half = sp.coo_array((weights, (rows, cols)), shape=(len(ITEMS),) * 2)
+        return make_design(
+            responses_from_frame(frame),
+            spec,
+            lineage=lineage_from_frame(recorded) if edges else None,
+            item_adjacency=sp.csr_array(half + half.T) if similar else None,
+        )
+
+    return made
+
+
+def sites(design, spec, seed):
+    """Return random values of all sites."""
+    rng = np.random.default_rng(seed)
+    k, n, m = spec.rank, design.n_core, design.n_items
+    values = {
+        name: np.exp(np.log(prior.median) + 0.3 * rng.normal(size=shape))
+        for name, (prior, shape) in hyperparameters(design, spec).items()
+        if prior.learned
+    }
+    return values | {
+        "factor": rng.normal(size=(k, n)),
+        "ability_unit": rng.normal(size=n),
+        "effect_unit": rng.normal(size=(1, n)),
+        "loading_mean": rng.normal(size=(k, 2)),
+        "loading": rng.normal(size=(k, m)),
+        "intercept_mean": rng.normal(size=2),
+        "intercept": rng.normal(size=m),
+    }
+
+
+def field(values, graph, tau, kappa):
+    """Return the log density of a scaled field, by dense matrices."""
+    precision = laplacian(graph, values.shape[-1]) + kappa * np.eye(values.shape[-1])
+    precision *= tau * np.exp(np.log(np.diag(np.linalg.inv(precision))).mean())
+    normal = scipy.stats.multivariate_normal(cov=np.linalg.inv(precision))
+    return normal.logpdf(values).sum()
+
+
+def laplacian(edges, n):
+    out = np.zeros((n, n))
+    for i, j, weight in edges:
+        step = np.zeros(n)
+        step[i], step[j] = 1, -1
+        out += weight * np.outer(step, step)
+    return out
+
+
+def expected(design, spec, values, counts):
+    """Return the log joint density but for binomial coefficients.
+
+    Only benchmark x has two items, so that it alone has an effect and a group of items of its own.
+    """
+    normal, total = scipy.stats.norm, 0.0
+    hyper = {}
+    for name in ("kappa", "factor_sd", "ability_sd", "benchmark_sd", "intercept_sd",
+                 "concentration", "overdispersion_sd"):  # fmt: skip
+        prior = getattr(spec, name)
+        hyper[name] = values.get(name, prior.median)
+        if name not in values:
+            continue
+        if name == "kappa":
+            ends = (np.log([1e-4, 1e2]) - np.log(prior.median)) / prior.log_sd
+            cut = scipy.stats.truncnorm(*ends, np.log(prior.median), prior.log_sd)
+            total += cut.logpdf(np.log(values[name])) - np.log(values[name])
+        else:
+            total += (
+                scipy.stats.lognorm(prior.log_sd, scale=prior.median).logpdf(values[name]).sum()
+            )
+    place = {name: at for at, name in enumerate(design.core.nodes)}
+    family = [(place[c], place[p], 1.0) for c, p in EDGES if p in place]
+    for name, sd in (("factor", hyper["factor_sd"]), ("ability_unit", 1), ("effect_unit", 1)):
+        if spec.lineage == "laplacian":
+            total += field(values[name], family, sd**-2, hyper["kappa"])
+        else:
+            total += normal.logpdf(values[name], 0, sd).sum()
+    of_item = np.array([1, 1, 0, 0])
+    total += normal.logpdf(values["loading_mean"], 0, spec.loading_mean_sd.median).sum()
+    around = values["loading"] - values["loading_mean"][:, of_item]
+    if spec.item_prior == "laplacian":
+        total += field(around, SIMILAR, 1, 0.1)
+    else:
+        total += normal.logpdf(around).sum()
+    total += normal.logpdf(values["intercept_mean"], 0, spec.intercept_mean_sd.median).sum()
+    level = values["intercept_mean"][of_item]
+    total += normal.logpdf(values["intercept"], level, hyper["intercept_sd"]).sum()
+    return total + likelihood(design, spec, values | hyper, counts)
+
+
+def log_odds(values):
+    psi = values["factor"].T @ values["loading"] + values["intercept"]
+    psi += values["ability_sd"] * values["ability_unit"][:, None]
+    psi[:, :2] += values["benchmark_sd"] * values["effect_unit"][0][:, None]
+    return psi
+
+
+def likelihood(design, spec, values, counts):
+    successes, trials = counts
+    psi = log_odds(values)[[list(design.core.nodes).index(name) for name in EVALUATED]]
+    if spec.likelihood == "beta_binomial":
+        c = values["concentration"][[0, 0, 1, 2]]
+        p = expit(psi)
+        return scipy.stats.betabinom(trials, p * c, (1 - p) * c).logpmf(successes).sum()
+    sd = np.where(trials > 1, values["overdispersion_sd"][[0, 0, 1, 2]], 0)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    p = expit(psi + sd * nodes[:, None, None])
+    mass = scipy.stats.binom(trials, p).pmf(successes)
+    return np.log(np.tensordot(weights / weights.sum(), mass, 1)).sum()
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({}, 1e-8),
+        ({"item_prior": "independent", "lineage": "none"}, 1e-8),
+        ({"likelihood": "logit_normal"}, 1e-4),
+        ({"benchmark_sd": HyperPrior(0.4), "kappa": HyperPrior(0.5)}, 1e-8),
+    ],
+)
+def test_density_is_that_of_scipy(changes, tolerance, designed, counts):
+    spec = dataclasses.replace(SPEC, **changes)
+    design = designed(spec)
+    # The parent that was never run joins two models of the table.
+    assert design.n_core == 4 + (spec.lineage == "laplacian")
+    found, by_hand = [], []
+    density = jax.jit(lambda values: log_density(program, (design, spec), {}, values)[0])
+    for seed in (1, 2):
+        values = sites(design, spec, seed)
+        found.append(float(density(values)))
+        by_hand.append(expected(design, spec, values, counts))
+    # Constants of the data drop out between two points.
+    assert found[1] - found[0] == pytest.approx(by_hand[1] - by_hand[0], abs=tolerance)
+
+
+@pytest.mark.parametrize("penalty", [Penalty(0.7, 0.4, 0.3), Penalty(0.0, 0.0, 0.3)])
+@pytest.mark.parametrize("graphs", [True, False])
+def test_penalised_density_is_the_objective(penalty, graphs, designed, counts):
+    spec = Spec(
+        "penalised", rank=2, likelihood="bernoulli", ability=False, benchmark_effects=False,
+        intercept=False, loading_mean=False, item_prior="laplacian", penalty=penalty,
+    )  # fmt: skip
+    design = designed(spec, *(() if graphs else ([], [])))
+    design = design.once_per_cell()
+    place = {name: at for at, name in enumerate(design.core.nodes)}
+    family = [(place[c], place[p], 1.0) for c, p in EDGES] if graphs else []
+    similar = SIMILAR if graphs else []
+    y = counts[0] / counts[1]
+    found, by_hand = [], []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        m, x = rng.normal(size=(2, design.n_core)), rng.normal(size=(2, design.n_items))
+        values = {"factor": m, "loading": x}
+        found.append(float(log_density(program, (design, spec), {}, values)[0]))
+        p = expit(m.T @ x)[[place[name] for name in EVALUATED]]
+        smooth = [
+            np.trace(v @ laplacian(g, v.shape[1]) @ v.T) for v, g in ((m, family), (x, similar))
+        ]
+        by_hand.append(
+            (y * np.log(p) + (1 - y) * np.log(1 - p)).sum()
+            - penalty.models * smooth[0]
+            - penalty.items * smooth[1]
+            - penalty.ridge * ((m**2).sum() + (x**2).sum())
+        )
+    # Fractions are kept in single precision.
+    assert found[1] - found[0] == pytest.approx(by_hand[1] - by_hand[0], abs=1e-6)
+
+
+def test_components_make_the_log_odds_one_by_one_and_in_batches(designed):
+    design = designed(SPEC)
+    both = [sites(design, SPEC, seed) for seed in (1, 2)]
+    for values in both:
+        rows, cols = components(design, values)
+        assert isinstance(rows, np.ndarray)
+        np.testing.assert_allclose(rows.T @ cols, log_odds(values))
+        assert observed_rows(design, rows).shape == (len(rows), 4)
+    batch = {name: np.stack([values[name] for values in both]) for name in both[0]}
+    for stacked in (batch, jax.tree.map(jax.numpy.asarray, batch)):
+        rows, cols = components(design, stacked)
+        assert rows.dtype == cols.dtype == np.float64
+        for at, values in enumerate(both):
+            np.testing.assert_allclose(rows[at].T @ cols[at], log_odds(values))
+    # Where scales are part of the values, none is applied.
+    own = {name: value for name, value in both[0].items() if not name.endswith("_sd")}
+    rows, cols = components(design, own)
+    np.testing.assert_allclose(
+        rows.T @ cols, log_odds(own | {"ability_sd": 1.0, "benchmark_sd": 1.0})
+    )
+
+
+def test_hyperparameters_are_those_that_the_table_and_the_spec_need(designed):
+    def used(edges=EDGES, **changes):
+        spec = dataclasses.replace(SPEC, **changes)
+        return {
+            name: shape for name, (_, shape) in hyperparameters(designed(spec, edges), spec).items()
+        }
+
+    every = {"factor_sd", "kappa", "ability_sd", "benchmark_sd", "intercept_sd", "concentration"}
+    assert set(used()) == every
+    assert used()["concentration"] == (3,)
+    assert used()["kappa"] == ()
+    assert set(used(edges=[])) == every - {"kappa"}
+    assert set(used(ability=False)) == every - {"ability_sd"}
+    assert set(used(benchmark_effects=False)) == every - {"benchmark_sd"}
+    assert set(used(intercept=False)) == every - {"intercept_sd"}
+    assert set(used(likelihood="binomial")) == every - {"concentration"}
+    assert used(likelihood="logit_normal")["overdispersion_sd"] == (3,)
+    assert set(used(lineage="directed", item_prior="independent")) == {
+        "intercept_sd",
+        "concentration",
+    }
+    assert used(penalty=Penalty(1, 1, 1)) == {}
+    fixed = fixed_hyperparameters(designed(SPEC), SPEC)
+    np.testing.assert_array_equal(fixed["concentration"], [100.0] * 3)
+    assert fixed["kappa"] == 0.3
+    assert fixed["ability_sd"] == 0.5
+
+
+def test_noise_is_that_of_the_benchmark_on_items_of_several_trials(designed):
+    design = designed(SPEC)
+    noise = noise_of_items(design, np.array([0.1, 0.2, 0.3]))
+    np.testing.assert_allclose(noise, [0.1, 0.1, 0.0, 0.3])
+    assert noise_of_items(design, None) is None
