@@ -398,13 +398,15 @@ def drawn_successes(
         Of each cell.
     rng : numpy Generator
     """
-    drawn = 1 / (1 + np.exp(-psi))
-    if trials > 1 and "concentration" in values:
-        spread = np.asarray(values["concentration"])[..., None, design.benchmark_index]
-        drawn = rng.beta(drawn * spread + 1e-9, (1 - drawn) * spread + 1e-9)
-    if trials > 1 and "overdispersion_sd" in values:
-        sd = np.asarray(noise_of_items(design, values["overdispersion_sd"]), float)
-        drawn = 1 / (1 + np.exp(-psi - sd[..., None, :] * rng.standard_normal(psi.shape)))
+    # Heavy tails reach log-odds whose exponential overflows: its inverse is zero.
+    with np.errstate(over="ignore"):
+        drawn = 1 / (1 + np.exp(-psi))
+        if trials > 1 and "concentration" in values:
+            spread = np.asarray(values["concentration"])[..., None, design.benchmark_index]
+            drawn = rng.beta(drawn * spread + 1e-9, (1 - drawn) * spread + 1e-9)
+        if trials > 1 and "overdispersion_sd" in values:
+            sd = np.asarray(noise_of_items(design, values["overdispersion_sd"]), float)
+            drawn = 1 / (1 + np.exp(-psi - sd[..., None, :] * rng.standard_normal(psi.shape)))
     return rng.binomial(trials, np.clip(drawn, 0, 1))
 
 
