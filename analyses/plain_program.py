@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from numpyro import handlers
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
@@ -79,8 +79,6 @@ class PlainProgram:
 
     def sites(self) -> list[str]:
         """Return the names of the sites that are sampled."""
-        from numpyro import handlers
-
         found: list[str] = []
 
         def names() -> None:
@@ -94,5 +92,5 @@ class PlainProgram:
         return found
 
     def sampler(self, algo: str) -> tuple[Any, Any]:
-        """Return NumPyro's `init_kernel` and `sample_kernel`, which take ``model_args=(table,)``."""
+        """Return NumPyro's `init_kernel` and `sample_kernel`, of ``model_args=(table,)``."""
         return hmc(potential_fn_gen=lambda table: lambda z: self.potential(z, table), algo=algo)
