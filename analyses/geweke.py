@@ -329,7 +329,8 @@ def main() -> None:
     print(found.table.round(4).to_string())
     print(
         f"{N_CHAINS[given.spec]} chains of {N_TRANSITIONS} transitions, acceptance "
-        f"{found.acceptance:.2f}: greatest |z| of {len(found.table)} {found.worst:.2f}, limit {found.limit:.2f}"
+        f"{found.acceptance:.2f}: greatest |z| of {len(found.table)} {found.worst:.2f}, limit "
+        f"{found.limit:.2f}"
     )
     for what, comparison in WRONG[given.spec].items() if given.wrong else ():
         one = comparison(given.spec)

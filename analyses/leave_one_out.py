@@ -93,12 +93,8 @@ def left_out() -> Left:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = az.loo(tree, pointwise=True)
-    held = np.stack(
-        [
-            _log_likelihood(plain, {n: v[1 + c] for n, v in values.items()}, c)
-            for c in range(n_cells)
-        ]
-    )
+    left = [{n: v[1 + cell] for n, v in values.items()} for cell in range(n_cells)]
+    held = np.stack([_log_likelihood(plain, one, cell) for cell, one in enumerate(left)])
     density = np.exp(held - held.max((1, 2), keepdims=True))
     error = [az.mcse(d, method="mean", chain_axis=0, draw_axis=1) / d.mean() for d in density]
     table = pd.DataFrame(
