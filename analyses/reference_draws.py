@@ -28,7 +28,7 @@ from bayes_lrmf.spec import Spec, read_spec
 
 FOLDER = Path("tests/reference")
 N_CHAINS, N_KEPT = 4, 100
-RHAT_LIMIT, ESS_LIMIT = 1.01, 1000
+RHAT_LIMIT, ESS_LIMIT = 1.01, 400
 _SEED = 20_250_419
 _CI = (0.05, 0.5, 0.95)
 _LINEAGE = ("nodes", "child", "parent", "relation", "weight")
