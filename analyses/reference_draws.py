@@ -52,6 +52,7 @@ class Case:
         For `simulate`.
     num_warmup, num_samples : int
         Of each chain.
+    target_accept : float
     """
 
     spec: str
@@ -59,6 +60,7 @@ class Case:
     sizes: dict[str, int]
     num_warmup: int = 1000
     num_samples: int = 2000
+    target_accept: float = 0.98
 
     def declared(self) -> Spec:
         """Return the spec."""
@@ -81,7 +83,7 @@ _COUNTS = {"n_models": 10, "n_items": 6, "n_benchmarks": 2, "trials": 20}
 _BITS = {"n_models": 10, "n_items": 10, "n_benchmarks": 2}
 CASES = {
     "counts": Case("laplacian", {"rank": 1, "likelihood": "binomial"}, _COUNTS),
-    "items": Case("laplacian", {"rank": 1}, _BITS),
+    "items": Case("laplacian", {"rank": 1}, _BITS, target_accept=0.995),
     "directed": Case("directed", {"rank": 1, "features": ()}, _COUNTS),
     "irt": Case("irt", {}, {"n_models": 12, "n_items": 10, "n_benchmarks": 1}),
 }
@@ -135,7 +137,7 @@ def sampled(name: str) -> None:
     design = case.design(data)
     with jax.enable_x64(True):
         run = MCMC(
-            NUTS(program, target_accept_prob=0.98, max_tree_depth=10),
+            NUTS(program, target_accept_prob=case.target_accept, max_tree_depth=10),
             num_warmup=case.num_warmup, num_samples=case.num_samples, num_chains=N_CHAINS,
             chain_method="vectorized", progress_bar=False,
         )  # fmt: skip
@@ -164,6 +166,7 @@ def sampled(name: str) -> None:
         "chains": N_CHAINS,
         "warm-up": case.num_warmup,
         "draws a chain": case.num_samples,
+        "target acceptance": case.target_accept,
         "quantities": len(table),
         "greatest R-hat": round(float(table["rhat"].max()), 5),
         "least bulk ESS": round(float(table["ess bulk"].min())),
@@ -174,7 +177,7 @@ def sampled(name: str) -> None:
     }
     with written_whole(FOLDER / f"{name}.json") as part:
         part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print(name, json.dumps({n: told[n] for n in list(told)[7:12]}), flush=True)
+    print(name, json.dumps({n: told[n] for n in list(told)[8:13]}), flush=True)
 
 
 def _summary(named: dict[str, np.ndarray]) -> pd.DataFrame:
