@@ -63,8 +63,11 @@ def _integral_parts(psi: Any, sd: Any, k: Any, n: Any) -> tuple[jax.Array, jax.A
     odds = psi + sd * x
     small = jnp.exp(-jnp.abs(odds))
     p = jnp.where(odds >= 0, 1.0, small) / (1 + small)
+    # k odds - n log(1 + exp(odds)), which would cancel where odds are huge: a likelihood above one
+    # by rounding holds a sampler that once went astray.
+    against = jnp.where(odds >= 0, n - k, k)
     # The standard normal density of x and its Jacobian go with the weights.
-    value = k * odds - n * (jnp.maximum(odds, 0) + jnp.log1p(small)) - x**2 / 2 + log_weights
+    value = -against * jnp.abs(odds) - n * jnp.log1p(small) - x**2 / 2 + log_weights
     top = jax.lax.stop_gradient(value.max(0))
     weight = jnp.exp(value - top)
     total = weight.sum(0)

@@ -198,16 +198,16 @@ def components(design: Design, values: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def noise_of_items(design: Design, overdispersion_sd: Any) -> Any:
-    """Return the noise of the log-odds by item, shape (n_items,): none for items of one trial.
+    """Return the noise of the log-odds by item, (..., n_items): none for items of one trial.
 
     Parameters
     ----------
-    overdispersion_sd : array, shape (n_benchmarks,), or None
+    overdispersion_sd : array, shape (..., n_benchmarks), or None
     """
     if overdispersion_sd is None:
         return None
     many = design.items["trials"].to_numpy() > 1
-    return jnp.where(many, overdispersion_sd[design.benchmark_index], 0.0)
+    return jnp.where(many, overdispersion_sd[..., design.benchmark_index], 0.0)
 
 
 def observed_rows(design: Design, rows: jax.Array) -> jax.Array:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from numpyro import handlers
 from bayes_lrmf.cells import Cells, held
 from bayes_lrmf.checks import InputError, one_of, probability, whole_number
 from bayes_lrmf.descent import central_scales
-from bayes_lrmf.design import make_design
+from bayes_lrmf.design import Design, make_design
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.program import (
     components,
@@ -25,7 +26,15 @@ from bayes_lrmf.program import (
 from bayes_lrmf.responses import Responses
 from bayes_lrmf.spec import Spec
 
-__all__ = ["PARTNERS", "Simulation", "grown_lineage", "simulate", "simulated_lineage"]
+__all__ = [
+    "PARTNERS",
+    "Simulation",
+    "drawn_sites",
+    "drawn_successes",
+    "grown_lineage",
+    "simulate",
+    "simulated_lineage",
+]
 
 PARTNERS = ("any", "family", "kin")
 """Whom a simulated merge takes as its second parent."""
@@ -309,29 +318,12 @@ def simulate(
         if spec.lineage == "directed":
             fixed |= central_scales(design, spec)
 
-    def drawn_sites(key: jax.Array) -> dict[str, jax.Array]:
-        seeded = handlers.seed(handlers.substitute(program, data=fixed), key)
-        trace = handlers.trace(seeded).get_trace(design, spec)
-        return {
-            name: site["value"]
-            for name, site in trace.items()
-            if site["type"] in ("sample", "deterministic") and name != "responses"
-        }
-
-    # Those that the spec fixes are no sites of the program, drawn or not.
-    values = fixed_hyperparameters(design, spec) | jax.device_get(jax.jit(drawn_sites)(program_key))
+    values = _drawn_values(design, spec, fixed, program_key)
     rows, cols = components(design, values)
     successes = np.empty((n_models, n_items), np.int8 if trials == 1 else np.int64)
     for block in _blocks(n_models, n_items if trials == 1 else 0):
         psi = _log_odds(rows[:, block], cols)
-        drawn = 1 / (1 + np.exp(-psi))
-        if trials > 1 and "concentration" in values:
-            spread = np.asarray(values["concentration"])[design.benchmark_index]
-            drawn = rng.beta(drawn * spread + 1e-9, (1 - drawn) * spread + 1e-9)
-        if trials > 1 and "overdispersion_sd" in values:
-            sd = np.asarray(noise_of_items(design, values["overdispersion_sd"]), float)
-            drawn = 1 / (1 + np.exp(-psi - sd * rng.standard_normal(psi.shape)))
-        successes[block] = rng.binomial(trials, np.clip(drawn, 0, 1))
+        successes[block] = drawn_successes(design, psi, values, trials=trials, rng=rng)
     childless = np.setdiff1d(np.arange(n_models), lineage.parent)
     childless = np.intersect1d(childless, lineage.child)
     cold = rng.choice(childless, round(cold_share * len(childless)), replace=False)
@@ -352,6 +344,70 @@ def simulate(
         np.asarray(rows),
         np.asarray(cols),
     )
+
+
+def _drawn_values(
+    design: Design, spec: Spec, fixed: dict[str, np.ndarray], key: jax.Array
+) -> dict[str, np.ndarray]:
+    # Those that the spec fixes are no sites of the program, drawn or not.
+    drawn = jax.jit(lambda key: drawn_sites(design, spec, fixed, key=key))(key)
+    return fixed_hyperparameters(design, spec) | jax.device_get(drawn)
+
+
+def drawn_sites(
+    design: Design, spec: Spec, fixed: Mapping[str, Any], *, key: jax.Array
+) -> dict[str, jax.Array]:
+    """Draw the sites of the program, and what it makes of them; JAX can trace it.
+
+    Parameters
+    ----------
+    design : Design
+        Whose responses play no part.
+    spec : Spec
+    fixed : mapping
+        Sites that are not drawn.
+    key : jax key
+    """
+    seeded = handlers.seed(handlers.substitute(program, data=fixed), key)
+    trace = handlers.trace(seeded).get_trace(design, spec)
+    return {
+        name: site["value"]
+        for name, site in trace.items()
+        if site["type"] in ("sample", "deterministic") and name != "responses"
+    }
+
+
+def drawn_successes(
+    design: Design,
+    psi: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    *,
+    trials: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draw the successes of cells given all sites.
+
+    Parameters
+    ----------
+    design : Design
+    psi : array, shape (..., n_models, n_items)
+        Log-odds.
+    values : mapping
+        Over-dispersion, if the spec has it, of as many dimensions in front.
+    trials : int
+        Of each cell.
+    rng : numpy Generator
+    """
+    # Heavy tails reach log-odds whose exponential overflows: its inverse is zero.
+    with np.errstate(over="ignore"):
+        drawn = 1 / (1 + np.exp(-psi))
+        if trials > 1 and "concentration" in values:
+            spread = np.asarray(values["concentration"])[..., None, design.benchmark_index]
+            drawn = rng.beta(drawn * spread + 1e-9, (1 - drawn) * spread + 1e-9)
+        if trials > 1 and "overdispersion_sd" in values:
+            sd = np.asarray(noise_of_items(design, values["overdispersion_sd"]), float)
+            drawn = 1 / (1 + np.exp(-psi - sd[..., None, :] * rng.standard_normal(psi.shape)))
+    return rng.binomial(trials, np.clip(drawn, 0, 1))
 
 
 def _blocks(n_models: int, n_items: int) -> Iterator[slice]:
