@@ -52,7 +52,8 @@ def test_shares_are_those_of_all_allowed_parents():
     design = make_design(data.responses, spec, lineage=lineage)
     # Of no fit: any draws have distances.
     values = {
-        name: v + 0.3 * rng.standard_normal((1, 6, *v.shape)) for name, v in data.values.items()
+        name: v + 0.3 * (name in ("factor", "loading")) * rng.standard_normal((1, 6, *v.shape))
+        for name, v in data.values.items()
     }
     posterior = Posterior(design, spec, DrawsState(values), FitRecord("nuts", True, ""))
     n, core = design.n_evaluated, design.core
