@@ -7,14 +7,19 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
+from bayes_lrmf.draws import noise_sd_of
 from bayes_lrmf.inheritance import inheritance
 from bayes_lrmf.posterior import Posterior, diagnose_draws
 from bayes_lrmf.program import hyperparameters
+from bayes_lrmf.random_parents import ParentRanks, parent_ranks
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose", "trials_a_parameter"]
 
 _N_DRAWS = 100
+_FEWEST_TRIALS = 30.0
+_MOST_CELLS = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,17 +31,20 @@ class Diagnosis:
     good : bool
         Whether the fit may be used as it stands.
     lines : tuple of str
-        Verdict first, then facts and advice.
+        Verdict first, then warnings, facts and advice.
     hyperparameters : DataFrame
         ``parameter, mean, sd, lower, upper`` (90 % equal-tailed); empty for a point estimate.
     inheritance : DataFrame
         What `inheritance` returns; empty for a point estimate, and without lineage.
+    warnings : tuple of str
+        Those of the lines that say what intervals may not account for.
     """
 
     good: bool
     lines: tuple[str, ...]
     hyperparameters: pd.DataFrame
     inheritance: pd.DataFrame
+    warnings: tuple[str, ...] = ()
 
 
 def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
@@ -83,12 +91,73 @@ def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
         f"keeps {design.n_core - n_models:,} unevaluated ancestors that join models"
     )
     facts.append(_fit_of_observed(posterior))
+    warnings = []
+    if method == "vb":
+        worth = trials_a_parameter(posterior)
+        few = f"responses are worth {worth:.1f} coin flips a parameter"
+        if worth < _FEWEST_TRIALS:
+            warnings.append(
+                f"{few}, fewer than {_FEWEST_TRIALS:.0f}: intervals of single cells are too "
+                "narrow, on small tables those of scores too; take fewer factors, or nuts"
+            )
+        else:
+            facts.append(few)
+    if not posterior.is_point and np.any(parents < n_models):
+        ranks = parent_ranks(posterior, key=jax.random.key(0))
+        # Children of a Laplacian field may lie as far from their parents as from anyone.
+        if ranks.too_many and posterior.spec.lineage == "directed":
+            warnings.append(f"{_of_parents(ranks)}; lineage may be wrong: diagnose --lineage")
+        else:
+            facts.append(_of_parents(ranks))
     verdict = f"GOOD: {method} converged" if good else f"NOT CONVERGED: {advice}"
     inherited = pd.DataFrame()
     if not posterior.is_point and np.any(parents < n_models):
         inherited = inheritance(posterior, key=jax.random.key(0), n_draws=_N_DRAWS, ci_prob=ci_prob)
     table = _hyperparameter_table(posterior, ci_prob)
-    return Diagnosis(good, (verdict, *facts), table, inherited)
+    marked = tuple(f"WARNING: {line}" for line in warnings)
+    return Diagnosis(good, (verdict, *marked, *facts), table, inherited, marked)
+
+
+def _of_parents(ranks: ParentRanks) -> str:
+    """Say how many recorded parents are no nearer to their children than random models."""
+    n, n_far = len(ranks.children), int(ranks.beyond_half.sum())
+    return (
+        f"{n_far:,} of {n:,} children are farther from their recorded parents than from most "
+        f"random models, {n / 2:,.0f} if parents were random: about {ranks.share_random:.0%} "
+        f"(standard error {ranks.standard_error:.0%}) of recorded parents are as good as random"
+    )
+
+
+def trials_a_parameter(posterior: Posterior) -> float:
+    """Return how many tosses of a fair coin all responses tell as much as, by parameter.
+
+    Parameters are factors and effects of the evaluated models, loadings and intercepts of items.
+    Closed-form vb takes models and items for independent, and its intervals are too narrow where
+    neither is well known. The Fisher information of a cell about psi is ``n p (1 - p)``, that of a
+    toss 1/4, less what over-dispersion takes of it. Of at most 50,000 cells, drawn at random.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    """
+    design, spec = posterior.design, posterior.spec
+    draws = posterior.draws(5, key=jax.random.key(0))
+    cells = design.responses.to_cells()
+    some = np.random.default_rng(0).permutation(len(cells.rows))[:_MOST_CELLS]
+    rows, cols = cells.rows[some], cells.cols[some]
+    p = expit(posterior.psi(draws, rows, cols).astype(float))
+    n = np.ones(len(some)) if cells.trials is None else cells.trials[some].astype(float)
+    told = n * p * (1 - p)
+    noise_sd = noise_sd_of(posterior, draws)
+    if noise_sd is not None:
+        told /= 1 + noise_sd[:, cols] ** 2 * told
+    if "concentration" in draws:
+        spread = np.asarray(draws["concentration"], float)[:, design.benchmark_index[cols]]
+        told /= 1 + (n - 1) / (1 + spread)
+    n_effects = len(design.effect_benchmarks) if spec.benchmark_effects else 0
+    n_fields = spec.rank + int(spec.ability) + n_effects
+    n_parameters = design.n_evaluated * n_fields + design.n_items * (spec.rank + 1)
+    return float(4 * told.mean() * len(cells.rows) / n_parameters)
 
 
 def _fit_of_observed(posterior: Posterior) -> str:
@@ -96,7 +165,7 @@ def _fit_of_observed(posterior: Posterior) -> str:
     design = posterior.design
     draws = posterior.draws(20, key=jax.random.key(0))
     cells = design.responses.to_cells()
-    some = np.random.default_rng(0).permutation(len(cells.rows))[:50_000]
+    some = np.random.default_rng(0).permutation(len(cells.rows))[:_MOST_CELLS]
     psi = posterior.psi(draws, cells.rows[some], cells.cols[some]).astype(float)
     p = (1 / (1 + np.exp(-psi))).mean(0)
     n = np.ones(len(some)) if cells.trials is None else cells.trials[some].astype(float)

@@ -20,7 +20,7 @@ from bayes_lrmf.item_space import (
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.posterior import Posterior
 
-__all__ = ["Kin"]
+__all__ = ["Kin", "kept_apart"]
 
 _STEPS_PER_DRAW = 200
 _SEARCH_DRAWS = 32
@@ -82,7 +82,7 @@ class Kin:
         points = drawn.rows[:, :, : design.n_evaluated].mT @ root
         steps = steps_of(drawn.rows, children, weights)
         moved = np.linalg.norm(steps @ root, axis=-1)
-        candidates = _nearest(points, _kept_apart(design.core, design.n_evaluated))
+        candidates = _nearest(points, kept_apart(design.core, design.n_evaluated))
         first = candidates[:, 0]
         near = np.linalg.norm(points - points[:, first], axis=-1)
         near[:, first == np.arange(len(first))] = np.inf
@@ -129,7 +129,7 @@ class Kin:
         return known if known.any() else ~known
 
 
-def _kept_apart(core: Lineage, n_evaluated: int) -> sp.csr_array:
+def kept_apart(core: Lineage, n_evaluated: int) -> sp.csr_array:
     """Return which models are no candidates: themselves, recorded parents, all descendants."""
     n = len(core.nodes)
     own = sp.csr_array((np.ones(len(core.child)), (core.child, core.parent)), shape=(n, n))

@@ -13,12 +13,14 @@ from bayes_lrmf.item_space import mean_lengths
 from bayes_lrmf.kinship import Kin
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.posterior import Posterior
+from bayes_lrmf.random_parents import parent_ranks
 from bayes_lrmf.responses import Responses
 
 __all__ = ["likely_parents", "lineage_quality", "recorded_parents"]
 
 _DOUBTFUL_TAIL = 0.05
 _DOUBTFUL_GAP = 0.5
+_NO_NEARER = 0.5
 _CLOSE = 0.9
 _CLEAR = 3.0
 
@@ -45,14 +47,18 @@ def recorded_parents(
     -------
     DataFrame
         One line a child: ``model, parents, relation, distance, lower, upper, tail_probability,
-        nearest, nearest_distance, n_shared, agreement, doubtful, reason``. Distances are posterior
-        means. `tail_probability` is the posterior mean of the probability of a step at least as
-        long under the fitted distribution of the relation's steps, drift included. `nearest` is
-        the closest other evaluated model that is no descendant. `agreement` is one less the mean
-        absolute difference of observed shares correct, over `n_shared` items that the child
-        and an evaluated parent have both run; parents by weight, `n_shared` the fewest.
+        share_nearer, nearest, nearest_distance, n_shared, agreement, doubtful, reason``.
+        Distances are posterior means. `tail_probability` is the posterior mean of the probability
+        of a step at least as long under the fitted distribution of the relation's steps, drift
+        included. `share_nearer` is that of random parents that lie nearer to the child than those
+        recorded, see `parent_ranks`. `nearest` is the closest other evaluated model that is no
+        descendant. `agreement` is one less the mean absolute difference of observed shares
+        correct, over `n_shared` items that the child and an evaluated parent have both run;
+        parents by weight, `n_shared` the fewest.
         `doubtful` are steps with a tail probability of at most 5 % by children that have another
-        model at less than half the distance: one in twenty steps from true parents is as long.
+        model at less than half the distance: one in twenty steps from true parents is as long. So
+        are children to which more than half of random parents are nearer: where many recorded
+        parents are wrong, the distribution of steps has learned from these to expect long ones.
 
     Raises
     ------
@@ -60,7 +66,8 @@ def recorded_parents(
         For a point estimate, a fit without lineage, or one of another prior.
     """
     kin = Kin.of(posterior, key=key, n_draws=n_draws)
-    return _recorded_parents(kin, probability(ci_prob, name="ci_prob"))
+    ranks = parent_ranks(posterior, key=key)
+    return _recorded_parents(kin, ranks.share_nearer, probability(ci_prob, name="ci_prob"))
 
 
 def likely_parents(posterior: Posterior, *, key: jax.Array, n_draws: int = 100) -> pd.DataFrame:
@@ -128,7 +135,8 @@ def lineage_quality(posterior: Posterior, *, key: jax.Array, n_draws: int = 100)
         For a point estimate, a fit without lineage, or one of another prior.
     """
     kin = Kin.of(posterior, key=key, n_draws=n_draws)
-    doubtful, likely = _recorded_parents(kin, 0.9), _likely_parents(kin)
+    nearer = parent_ranks(posterior, key=key).share_nearer
+    doubtful, likely = _recorded_parents(kin, nearer, 0.9), _likely_parents(kin)
     doubtful = doubtful[doubtful["doubtful"]].rename(columns={"parents": "other"})
     likely = likely.rename(columns={"percentile": "tail_probability"}).assign(relation="")
     parts = [
@@ -141,7 +149,7 @@ def lineage_quality(posterior: Posterior, *, key: jax.Array, n_draws: int = 100)
     return table[[*columns, "n_shared", "agreement", "reason"]]
 
 
-def _recorded_parents(kin: Kin, ci_prob: float) -> pd.DataFrame:
+def _recorded_parents(kin: Kin, share_nearer: np.ndarray, ci_prob: float) -> pd.DataFrame:
     design, names = kin.posterior.design, kin.names
     tail = kin.tail_probabilities()
     lower, upper = _interval(kin.moved, ci_prob)
@@ -159,6 +167,7 @@ def _recorded_parents(kin: Kin, ci_prob: float) -> pd.DataFrame:
             "lower": lower,
             "upper": upper,
             "tail_probability": tail,
+            "share_nearer": share_nearer,
             "nearest": names[kin.candidates[kin.children, 0]],
             "nearest_distance": kin.near[:, kin.children].mean(0),
             "n_shared": n_shared,
@@ -166,13 +175,16 @@ def _recorded_parents(kin: Kin, ci_prob: float) -> pd.DataFrame:
         }
     )
     closer = table["nearest_distance"] < _DOUBTFUL_GAP * table["distance"]
-    table["doubtful"] = closer & (table["tail_probability"] <= _DOUBTFUL_TAIL)
+    too_long = closer & (table["tail_probability"] <= _DOUBTFUL_TAIL)
+    table["doubtful"] = too_long | (table["share_nearer"] > _NO_NEARER)
     table["reason"] = [
         f"{far:.2f} log-odds from the recorded parent, like {share:.2%} of such steps ({relation})"
-        + (f": another parent, or a broken or retrained model; {name} is at {near:.2f}" * flag)
-        for far, share, relation, name, near, flag in zip(
+        + f", farther than {nearer:.0%} of models at random" * bool(nearer > _NO_NEARER)
+        + f": another parent, or a broken or retrained model; {name} is at {near:.2f}" * flag
+        for far, share, nearer, relation, name, near, flag in zip(
             table["distance"],
             tail,
+            share_nearer,
             table["relation"],
             table["nearest"],
             table["nearest_distance"],

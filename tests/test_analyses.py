@@ -145,3 +145,21 @@ def test_a_streamed_table_ends_near_the_one_in_memory(tmp_path):
     gap = float(done.stdout.splitlines()[-1].split(": ")[1].split()[0])
     assert gap < 0.2
     assert not list((tmp_path / "build").iterdir())
+
+
+@pytest.mark.slow
+def test_quick_robustness_shows_errors_and_what_is_noticed(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "analyses.robustness", "--quick"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "build/analyses/robustness.csv")
+    error = table.set_index(["disturbance", "models"])["cell_mae"]
+    assert error["rewired 50 %", "cold"] > error["none", "cold"]
+    noticed = pd.read_csv(tmp_path / "build/analyses/robustness_notices.csv")
+    noticed = noticed.set_index("disturbance")
+    assert noticed.loc["rewired 50 %", "warned_parents"] == 1
+    assert noticed.loc["none", "warned_parents"] == 0
+    assert "| lrmf | counts | rewired 50 % |" in done.stdout

@@ -62,6 +62,7 @@ FLOORS = {
     "inheritance": 6,
     "agreement": 6,
     "kinship": 6,
+    "random_parents": 6,
     "lineage_quality": 6,
     "predict": 6,
     "redraw": 6,
