@@ -74,7 +74,7 @@ class World:
     seen: np.ndarray
     lineage: Lineage
     groups: dict[str, np.ndarray] = field(default_factory=dict)
-    hidden: set[tuple[str, str]] = field(default_factory=set)
+    hidden: set[tuple[str, ...]] = field(default_factory=set)
 
     @property
     def models(self) -> np.ndarray:

@@ -157,7 +157,7 @@ def test_quick_robustness_shows_errors_and_what_is_noticed(tmp_path):
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "build/analyses/robustness.csv")
     error = table.set_index(["disturbance", "models"])["cell_mae"]
-    assert error["rewired 50 %", "cold"] > error["none", "cold"]
+    assert error["rewired 50 %", "observed"] > error["none", "observed"]
     noticed = pd.read_csv(tmp_path / "build/analyses/robustness_notices.csv")
     noticed = noticed.set_index("disturbance")
     assert noticed.loc["rewired 50 %", "warned_parents"] == 1

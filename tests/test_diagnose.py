@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bayes_lrmf.design import make_design
-from bayes_lrmf.diagnose import diagnose
+from bayes_lrmf.diagnose import diagnose, trials_a_parameter
 from bayes_lrmf.inference import fit_map
 from bayes_lrmf.posterior import DrawsState, FitRecord, Posterior
 from bayes_lrmf.simulate import simulate
@@ -70,6 +70,18 @@ def test_fit_of_observed_is_that_of_its_cells(point):
     loss = -np.mean(np.log(np.where(y == 1, p, 1 - p))[seen])
     line = next(line for line in diagnose(point).lines if line.startswith("on observed"))
     assert f"log loss {loss:.4f}, mean response {y[seen].mean():.4f}" in line
+
+
+def test_trials_a_parameter_are_four_times_the_information_of_cells(point):
+    y = point.design.responses.dense
+    v = point.state.values
+    member = point.design.benchmark_index == point.design.effect_benchmarks[:, None]
+    effects = (v["benchmark_sd"] * v["effect_unit"]).T @ member
+    psi = (v["factor"].T @ v["loading"] + effects)[: len(y)] + v["intercept"]
+    p = 1 / (1 + np.exp(-psi))
+    n_parameters = len(y) * (2 + len(member)) + y.shape[1] * 3
+    expected = 4 * (p * (1 - p))[y >= 0].sum() / n_parameters
+    assert trials_a_parameter(point) == pytest.approx(expected, rel=1e-4)
 
 
 def test_draws_alike_are_good_whatever_the_rotation(point):
