@@ -77,7 +77,7 @@ def test_no_rounding_makes_a_likelihood_that_holds_a_chain_astray():
     name = "directed"
     spec = geweke.tiny(name)
     plain = PlainProgram(geweke.whole_design(spec), spec)
-    start = geweke.marginal(plain.design, spec, geweke.N_CHAINS[name], seed=1)
+    start = geweke.marginal(plain.design, spec, 512, seed=1)
     coordinates, _, _ = geweke._compiled(name)
     trials = np.full(start.psi.shape, float(geweke.TRIALS))
     table = np.stack([start.successes, trials], axis=1)
@@ -86,4 +86,4 @@ def test_no_rounding_makes_a_likelihood_that_holds_a_chain_astray():
         z = dict(coordinates({n: jnp.asarray(v) for n, v in start.values.items()}))
         z["overdispersion_sd"] = jnp.asarray(far)
         value, _ = jax.jit(jax.vmap(jax.value_and_grad(plain.potential)))(z, table)
-    assert float(value.min()) > 0
+    assert np.asarray(value).min() > 0
