@@ -24,7 +24,7 @@ def test_weights_agree_with_refits_where_k_hat_is_small(claim):
         "PSIS-LOO of az.loo, cells of k-hat up to 0.7: gap of the sum, in its standard errors",
         refits,
         abs(found.gap) / found.se,
-        0.25,
+        1.0,
     )
     claim(
         "PSIS-LOO of az.loo, cells of k-hat up to 0.7: greatest gap of a cell, nats",
