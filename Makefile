@@ -69,7 +69,7 @@ lint: setup
 # tests and the demo run what users run.
 test: lint
 	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" \
-	  $(BIN)/python -m pytest -q -n 2 -m "not slow"
+	  $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 # The evaluation tools whose files are read, for slow tests, in an environment of their own.
 tools: $(VENV)/tools/.installed
@@ -122,7 +122,7 @@ $(VENV)/checks/.installed: requirements-checks.lock $(VENV)/.installed
 	@touch $@
 
 test-slow: setup tools
-	BAYES_LRMF_TOOLS=$(CURDIR)/$(VENV)/tools/bin $(BIN)/python -m pytest -q -n 2 -m slow
+	BAYES_LRMF_TOOLS=$(CURDIR)/$(VENV)/tools/bin $(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 # uv stays out of the environment it locks. Newest releases: make lock LOCK_FLAGS=--upgrade
 lock:
