@@ -84,7 +84,7 @@ _BITS = {"n_models": 10, "n_items": 10, "n_benchmarks": 2}
 CASES = {
     "counts": Case("laplacian", {"rank": 1, "likelihood": "binomial"}, _COUNTS),
     "items": Case("laplacian", {"rank": 1}, _BITS, target_accept=0.995),
-    "directed": Case("directed", {"rank": 1, "features": ()}, _COUNTS),
+    "directed": Case("directed", {"rank": 1, "likelihood": "binomial", "features": ()}, _COUNTS),
     "irt": Case("irt", {}, {"n_models": 12, "n_items": 10, "n_benchmarks": 1}),
 }
 
