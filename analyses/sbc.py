@@ -80,7 +80,8 @@ def replicated(spec_name: str, method: str, seed: int) -> dict[str, Any]:
 
     found = quantities(fitted.draws(N_RANKED, key=draw_key))
     # A method may hold some hyper-parameters at a point, or none at all.
-    ranks = {name: int((found[name] < truth[name][0]).sum()) for name in truth if name in found}
+    ranked = [name for name in truth if name in found and np.ptp(found[name]) > 0]
+    ranks = {name: int((found[name] < truth[name][0]).sum()) for name in ranked}
     record = fitted.record
     out = {
         "seed": seed, "ranks": ranks, "converged": bool(record.converged), "said": record.message

@@ -138,7 +138,8 @@ def page(kept: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def _verdict(holds: pd.Series) -> pd.Series:
-    return holds.map({True: "yes", False: "**no**"})
+    # `study.markdown` makes what ends with a star bold.
+    return holds.map({True: "yes", False: "no*"})
 
 
 def _read() -> dict[str, list[dict[str, Any]]]:

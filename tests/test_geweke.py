@@ -50,7 +50,8 @@ def test_both_ways_draw_one_joint_distribution(name, claim):
     # Chains that hardly move would stay where they began.
     assert found.acceptance > 0.5
     claim(
-        f"Program and simulator, spec {name}: greatest z, either sign, of {len(found.table)} joint moments",
+        f"Program and simulator, spec {name}: greatest z, either sign, of {len(found.table)} joint "
+        "moments",
         f"Geweke's test; limit is of their number at {geweke.LEVEL:.0%}",
         found.worst,
         round(found.limit, 2),
