@@ -9,8 +9,9 @@ models with results and without, and hyper-parameters.
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
-import json
+import datetime
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,8 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import binomtest
 
-FOLDER = Path("build/analyses/sbc")
+# Ranks cost hours: those of each data set are kept with the pages they are told on.
+FOLDER = Path("docs/calibration")
 SPECS, METHODS = ("laplacian", "directed"), ("nuts", "svi", "vb")
 N_MODELS, N_COLD, N_ITEMS, N_BENCHMARKS, TRIALS = 24, 2, 8, 2, 40
 N_RANKED = 99
@@ -30,6 +32,7 @@ CI_PROB = 0.9
 _N_CELLS, _N_NULL, _SEED = 8, 20_000, 0
 _NUTS = {"num_warmup": 500, "num_samples": 1000, "target_accept": 0.95}
 _RHAT, _ESS = 1.03, N_RANKED
+_TOLD = ("seed", "date", "converged", "said", "rhat", "ess")
 
 
 def replicated(spec_name: str, method: str, seed: int) -> dict[str, Any]:
@@ -84,8 +87,12 @@ def replicated(spec_name: str, method: str, seed: int) -> dict[str, Any]:
     ranks = {name: int((found[name] < truth[name][0]).sum()) for name in ranked}
     record = fitted.record
     out = {
-        "seed": seed, "ranks": ranks, "converged": bool(record.converged), "said": record.message
-    }  # fmt: skip
+        "seed": seed,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "converged": bool(record.converged),
+        "said": record.message,
+        "ranks": ranks,
+    }
     if not isinstance(fitted.state, DrawsState):
         return out
     of_chains = fitted.state.values
@@ -249,6 +256,31 @@ def _report(found: list[dict[str, Any]]) -> None:
     print("  " + _line("all", table))
 
 
+def kept(spec: str, method: str) -> list[dict[str, Any]]:
+    """Return what `replicated` found, of all data sets so far."""
+    path = FOLDER / f"{spec}-{method}.csv"
+    if not path.exists():
+        return []
+    table = pd.read_csv(path).sort_values("seed")
+    told = [name for name in table if name in _TOLD]
+    ranks = table.drop(columns=told).to_dict("records")
+    rows = table[told].to_dict("records")
+    return [row | {"ranks": of_set} for row, of_set in zip(rows, ranks, strict=True)]
+
+
+def keep(spec: str, method: str, one: dict[str, Any]) -> None:
+    """Add what `replicated` found to what is kept."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{spec}-{method}.csv"
+    row = {name: one[name] for name in _TOLD if name in one} | one["ranks"]
+    is_new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
 def main() -> None:
     """Print what the intervals hold, of all data sets and of those whose chains mix well."""
     parser = argparse.ArgumentParser(prog="python -m analyses.sbc", description=__doc__)
@@ -257,23 +289,15 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=200)
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{given.spec}-{given.method}.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    known = {one["seed"]: one for one in map(json.loads, lines)}
+    known = {one["seed"] for one in kept(given.spec, given.method)}
     seeds = [seed for seed in range(given.sets) if seed not in known]
     context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(given.processes, mp_context=context) as pool,
-        path.open("a", encoding="utf-8") as kept,
-    ):
+    with ProcessPoolExecutor(given.processes, mp_context=context) as pool:
         n = len(seeds)
         for one in pool.map(replicated, [given.spec] * n, [given.method] * n, seeds):
-            known[one["seed"]] = one
-            kept.write(json.dumps(one) + "\n")
-            kept.flush()
+            keep(given.spec, given.method, one)
             print(f"{one['seed']:3d}  {one['said']}", flush=True)
-    found = [known[seed] for seed in range(given.sets)]
+    found = kept(given.spec, given.method)[: given.sets]
     _report(found)
     good = well_mixed(found)
     if good and len(good) < len(found):

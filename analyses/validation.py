@@ -50,11 +50,7 @@ def calibrations() -> list[dict[str, Any]]:
     rows = []
     for spec in sbc.SPECS:
         for method in sbc.METHODS:
-            path = sbc.FOLDER / f"{spec}-{method}.jsonl"
-            if not path.exists():
-                continue
-            found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            date = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC).date()
+            found = sbc.kept(spec, method)
             good = sbc.well_mixed(found) if method == "nuts" else found
             if len(good) < _LEAST_SETS:
                 continue
@@ -69,7 +65,7 @@ def calibrations() -> list[dict[str, Any]]:
                     "quantities": len(table),
                     "90 % intervals hold": float(table["held"].mean()),
                     "p": float(least),
-                    "date": date.isoformat(),
+                    "date": max(one["date"] for one in found),
                 }
             )
     return rows
@@ -88,7 +84,8 @@ runs the same tests.
 Families of {sbc.N_MODELS} models x {sbc.N_ITEMS} counts are drawn from a spec, hyper-parameters
 from their priors, and fitted: `python -m analyses.sbc --spec directed --method nuts`, and so on.
 Where a method is exact, the rank of the truth among posterior draws is uniform. Ranked are psi of
-cells with results and without, benchmark scores and hyper-parameters. p is the least of all
+cells with results and without, benchmark scores and hyper-parameters; the ranks of each data set
+stand in `docs/calibration`. p is the least of all
 quantities, of ranks and of what 90 % intervals hold, adjusted for the number of both: "yes" means
 that it is not below {_ALPHA:g}, and that nothing speaks against uniform ranks, which so few data
 sets would of gross errors only. Data sets on which a chain of `nuts` mixed badly are left out.

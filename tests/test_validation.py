@@ -46,22 +46,23 @@ def test_calibrations_are_of_the_sets_that_were_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(sbc, "FOLDER", tmp_path)
     assert validation.calibrations() == []
     ranks = np.random.default_rng(0).integers(0, sbc.N_RANKED + 1, (60, 2))
-    lines = [
-        json.dumps({
-            "seed": at, "ranks": {"a": int(a), "b": int(b)}, "converged": True,
-            "ess": 500.0 if at < 40 else 3.0, "rhat": 1.0,
-        })
+    sets = [
+        {
+            "seed": at, "date": "2026-01-03", "converged": True, "said": "all, or nothing",
+            "ess": 500.0 if at < 40 else 3.0, "rhat": 1.0, "ranks": {"a": int(a), "b": int(b)},
+        }
         for at, (a, b) in enumerate(ranks)
     ]  # fmt: skip
-    (tmp_path / "directed-nuts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for one in reversed(sets):
+        sbc.keep("directed", "nuts", one)
+    assert sbc.kept("directed", "nuts") == sets
     (found,) = validation.calibrations()
     assert (found["data sets"], found["used"], found["quantities"]) == (60, 40, 2)
     assert found["p"] > 0.05
+    assert found["date"] == "2026-01-03"
     # Ranks at one end are no chance.
-    (tmp_path / "laplacian-vb.jsonl").write_text(
-        "\n".join(json.dumps(json.loads(one) | {"ranks": {"a": 0, "b": 50}}) for one in lines),
-        encoding="utf-8",
-    )
+    for one in sets:
+        sbc.keep("laplacian", "vb", one | {"ranks": {"a": 0, "b": 50}})
     by = {(one["spec"], one["method"]): one for one in validation.calibrations()}
     assert by["laplacian", "vb"]["used"] == 60
     assert by["laplacian", "vb"]["p"] < 0.01
