@@ -27,7 +27,8 @@ from bayes_lrmf.design import Design, make_design
 from bayes_lrmf.files import written_whole
 from bayes_lrmf.inference import fit_map, fit_vb
 from bayes_lrmf.inference.vb_cells import CellTable
-from bayes_lrmf.inference.vb_local import LocalMoments, local_maps
+from bayes_lrmf.inference.vb_items import ItemGaussians
+from bayes_lrmf.inference.vb_local import local_maps, model_moments
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.responses import Responses
 from bayes_lrmf.simulate import grown_lineage, simulate
@@ -155,11 +156,15 @@ def kernel(rank: int) -> dict[str, float]:
     size = rank + 2
     table = CellTable(design, spec, panel, size)
 
-    def moments(*shape: int) -> LocalMoments:
-        mean = 0.3 * rng.standard_normal((*shape, size))
-        return LocalMoments(mean, mean[..., :, None] * mean[..., None, :] + 0.1 * np.eye(size))
-
-    models, of_items = moments(len(maps), n_models), moments(n_items)
+    n_factors = rank + int(spec.ability) + len(design.effect_benchmarks)
+    models = model_moments(
+        maps,
+        0.3 * rng.standard_normal((n_models, n_factors)),
+        np.tile(0.1 * np.eye(n_factors), (n_models, 1, 1)),
+        rank,
+    )
+    loading, intercept = 0.3 * rng.standard_normal((rank, n_items)), rng.standard_normal(n_items)
+    of_items = ItemGaussians.start(design, spec, loading, intercept).local()
     rows, cols = (rng.standard_normal((size, n)).astype(np.float32) for n in PAPER)
     value_and_slopes = jax.jit(jax.value_and_grad(design.table.log_likelihood, argnums=(0, 1)))
     found = {"bandwidth: GB/s": bandwidth()}

@@ -19,6 +19,7 @@ from scipy.special import expit
 from bayes_lrmf.inference.vb_closing import Closed, close
 from bayes_lrmf.inference.vb_fit import VariationalFit
 from bayes_lrmf.inference.vb_passes import cell_terms
+from bayes_lrmf.vech import multiplicity
 
 _QUADRATURE = np.polynomial.hermite_e.hermegauss(21)
 
@@ -38,15 +39,18 @@ def closings() -> Iterator[list[Closed]]:
 
 def mean_psi(fit: VariationalFit) -> np.ndarray:
     """Return E psi of evaluated models, shape (n_models, n_items)."""
-    models, items = fit.local().mean, fit.items.local().mean
-    return np.einsum("iul,il->ui", models[fit.cells.panel], items)
+    models, items = fit.local(), fit.items.local()
+    return models.mean @ items.mean[:, :-1].T + models.effect_mean[fit.cells.panel].T
 
 
 def sd_psi(fit: VariationalFit) -> np.ndarray:
     """Return standard deviations of psi, models and items being independent."""
-    second = np.einsum(
-        "iuab,iab->ui", fit.local().second[fit.cells.panel], fit.items.local().second
-    )
+    models, items = fit.local(), fit.items.local()
+    weighted = items.second * multiplicity(items.mean.shape[1])
+    n_shared = models.second.shape[1]
+    second = models.second @ weighted[:, :n_shared].T
+    effects = models.effect_second[fit.cells.panel]
+    second += np.einsum("iul,il->ui", effects, weighted[:, n_shared:])
     return np.asarray(np.sqrt(np.maximum(second - mean_psi(fit) ** 2, 0.0)))
 
 

@@ -10,8 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from bayes_lrmf.elimination import Elimination, eliminate, ranges
+from bayes_lrmf.threads import by_rows
 
 __all__ = ["BlockElimination", "BlockFactor", "block_elimination", "blocks_of", "inverse_roots"]
+
+_ROWS = 512
 
 
 class BlockFactor(NamedTuple):
@@ -36,7 +39,10 @@ class BlockFactor(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One round: entries of its columns, and the pairs of entries that update a third."""
+    """One round: entries of its columns, and the pairs of entries that update a third.
+
+    Entries of pairs, `row` and `col`, are counted from the first of the round.
+    """
 
     nodes: np.ndarray
     start: int
@@ -47,6 +53,10 @@ class _Step(NamedTuple):
     owners: np.ndarray
     row: np.ndarray
     col: np.ndarray
+    to_row: sp.csr_array
+    rows: np.ndarray
+    to_col: sp.csr_array
+    cols: np.ndarray
     target: np.ndarray
     to_target: sp.csr_array
     targets: np.ndarray
@@ -114,7 +124,7 @@ class BlockElimination:
         d, a = diagonal.copy(), off_diagonal.copy()
         root, lower = np.empty_like(d), np.empty_like(a)
         for s in self.steps:
-            root[s.nodes] = inverse_roots(d[s.nodes])
+            root[s.nodes] = by_rows(inverse_roots, d[s.nodes], rows=_ROWS)
             if s.start == s.stop:
                 continue
             here = slice(s.start, s.stop)
@@ -122,7 +132,7 @@ class BlockElimination:
             lower[here] = half @ root[self.order.owner[here]].mT
             d[s.neighbours] -= _sum(s.to_neighbour, half @ half.mT)
             if len(s.target):
-                update = half[s.row - s.start] @ half[s.col - s.start].mT
+                update = half[s.row] @ half[s.col].mT
                 a[s.targets] -= _sum(s.to_target, update)
         return BlockFactor(root, lower)
 
@@ -140,7 +150,7 @@ class BlockElimination:
             off[here] += column
             diagonal[s.neighbours] += _sum(s.to_neighbour, column @ low.mT)
             if len(s.target):
-                update = column[s.row - s.start] @ low[s.col - s.start].mT
+                update = column[s.row] @ low[s.col].mT
                 off[s.targets] += _sum(s.to_target, update)
         return diagonal, off
 
@@ -188,10 +198,9 @@ class BlockElimination:
             low = factor.lower[here]
             column = -(variance[self.order.neighbour[here]] @ low)
             if len(s.target):
-                row, col = s.row - s.start, s.col - s.start
                 across = covariance[s.target]
-                np.subtract.at(column, row, across @ low[col])
-                np.subtract.at(column, col, across.mT @ low[row])
+                column[s.rows] -= _sum(s.to_row, across @ low[s.col])
+                column[s.cols] -= _sum(s.to_col, across.mT @ low[s.row])
             covariance[here] = column
             variance[s.owners] -= _sum(s.to_owner, low.mT @ column)
         return variance, covariance
@@ -302,8 +311,11 @@ def blocks_of(order: Elimination) -> BlockElimination:
         to_owner, owners = _summing(order.owner[here])
         # The block of the target has the rows of its neighbour.
         swap = order.neighbour[r.first] != order.neighbour[r.target]
-        row, col = np.where(swap, r.second, r.first), np.where(swap, r.first, r.second)
+        row = np.where(swap, r.second, r.first) - r.start
+        col = np.where(swap, r.first, r.second) - r.start
         to_target, targets = _summing(r.target)
+        to_row, rows = _summing(row)
+        to_col, cols = _summing(col)
         steps.append(
             _Step(
                 nodes=r.nodes,
@@ -315,6 +327,10 @@ def blocks_of(order: Elimination) -> BlockElimination:
                 owners=owners,
                 row=row,
                 col=col,
+                to_row=to_row,
+                rows=rows,
+                to_col=to_col,
+                cols=cols,
                 target=r.target,
                 to_target=to_target,
                 targets=targets,

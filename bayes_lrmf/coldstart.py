@@ -19,9 +19,10 @@ from bayes_lrmf.growth import families_of, grown
 from bayes_lrmf.inference.vb_cells import CellTable
 from bayes_lrmf.inference.vb_items import ItemGaussians
 from bayes_lrmf.inference.vb_local import (
-    LocalMoments,
+    ItemMoments,
+    ModelMoments,
     local_maps,
-    local_moments,
+    model_moments,
     onto_models,
     pull_of_models,
 )
@@ -246,7 +247,7 @@ def _of_families(posterior: Posterior, models: Sequence[str]) -> Posterior:
 
 
 def _conditioned(
-    posterior: Posterior, design: Design, new: Responses, items: LocalMoments
+    posterior: Posterior, design: Design, new: Responses, items: ItemMoments
 ) -> _System:
     """Return the Gaussian of the core of a grown design, given its new responses."""
     rank, blocks = posterior.spec.rank, design.blocks
@@ -259,7 +260,7 @@ def _conditioned(
     cols = np.unique(new.to_cells().cols)
     seen = dataclasses.replace(design, responses=new.select_items(cols))
     cells = CellTable(seen, posterior.spec, panel[cols], rank + 2, compiled=False)
-    items = LocalMoments(*(part[cols] for part in items))
+    items = ItemMoments(*(part[cols] for part in items))
     noise = _noise(posterior)
     noise = None if noise is None else noise[cols]
     prior = _prior(posterior, design)
@@ -276,14 +277,14 @@ def _conditioned(
         found = Moments(mean, *blocks.selected_inverse(factor))
         return system._replace(mean=mean), found
 
-    def local(moments: Moments) -> LocalMoments:
-        return local_moments(maps, moments.mean[rows], moments.variance[rows], rank)
+    def local(moments: Moments) -> ModelMoments:
+        return model_moments(maps, moments.mean[rows], moments.variance[rows], rank)
 
     system, moments = updated(None)
     for _ in range(_MOST_ROUNDS):
-        evidence = cells.about_models(local(moments), items, noise)
-        square[rows] = onto_models(maps, evidence.square, rank)
-        pull[rows] = pull_of_models(maps, evidence, rank)
+        sums = cells.about_models(local(moments), items, noise)
+        square[rows] = onto_models(maps, sums.square)
+        pull[rows] = pull_of_models(maps, sums)
         before, (system, moments) = moments, updated(None)
         prior = prior.reweighed(moments, steps)
         sd = np.sqrt(np.diagonal(moments.variance, axis1=1, axis2=2))
@@ -291,14 +292,14 @@ def _conditioned(
             break
     for _ in range(_CURVATURE_ROUNDS):
         bend = cells.curvature(local(moments), items, noise)
-        square[rows] = onto_models(maps, bend.of_models, rank)
+        square[rows] = onto_models(maps, bend.of_models)
         system, moments = updated(moments)
         prior = prior.reweighed(moments, steps)
     return system
 
 
 @_kept
-def _items(posterior: Posterior) -> LocalMoments:
+def _items(posterior: Posterior) -> ItemMoments:
     v, design = posterior.state.values, posterior.design
     root = v["item_root"].astype(float)
     means = np.concatenate([v["loading_mean"], v["intercept_mean"][None]]).T

@@ -24,7 +24,7 @@ _LOG_STEP = 0.5 * np.log(2)
 _CENTRAL_SD = 2 * np.log(2)
 _POOLED_WORTH = 20.0
 _OWN_WORTH = 10.0
-_BISECTIONS = 40
+_BISECTIONS = 30
 
 
 def student_shares(tail: np.ndarray) -> np.ndarray:

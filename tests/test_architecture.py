@@ -26,6 +26,8 @@ FLOORS = {
     "unpacking": 0,
     "cells": 0,
     "devices": 0,
+    "vech": 0,
+    "threads": 0,
     "layouts": 1,
     "responses": 1,
     "lineage": 1,

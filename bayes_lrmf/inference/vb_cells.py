@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +12,13 @@ import scipy.sparse as sp
 
 from bayes_lrmf.design import Design
 from bayes_lrmf.devices import sharded
-from bayes_lrmf.inference.vb_local import LocalMoments
+from bayes_lrmf.inference.vb_local import (
+    ItemMoments,
+    ItemSums,
+    ModelMoments,
+    ModelSquares,
+    ModelSums,
+)
 from bayes_lrmf.inference.vb_passes import (
     cell_curvature,
     cell_terms,
@@ -24,8 +28,9 @@ from bayes_lrmf.inference.vb_passes import (
     run_pass,
 )
 from bayes_lrmf.spec import Spec
+from bayes_lrmf.vech import multiplicity
 
-__all__ = ["CellTable", "Curvature", "Evidence"]
+__all__ = ["CellTable", "Curvature"]
 
 _CHUNK_CELLS, _LANES, _WIDEST = 2**20, 16, 384
 _DENSE_CELLS = 400_000_000
@@ -34,69 +39,21 @@ _DENSE_FROM = 0.02
 _SPARSE_BLOCK = 2**16
 
 
-class Evidence(NamedTuple):
-    """Sums over cells, by item or by model.
-
-    Attributes
-    ----------
-    square : array, shape (..., n, L, L)
-        Sums of weight times second moment of the other side.
-    linear : array, shape (..., n, L)
-        Sums of the linear coefficient times its mean.
-    bound : float
-        What all cells contribute to the ELBO, at the best Polya-Gamma factors; by item alone, else
-        NaN.
-    noise : array, shape (n_items,), or None
-        Expected sums of squares of the over-dispersion of each item's cells.
-    """
-
-    square: np.ndarray
-    linear: np.ndarray
-    bound: float
-    noise: np.ndarray | None
-
-
 class Curvature(NamedTuple):
     """Expected curvatures of the log-likelihood.
 
     Attributes
     ----------
-    of_items : array, shape (n_items, L, L)
-    of_models : array, shape (n_panels, n_models, L, L)
+    of_items : array, shape (n_items, L (L + 1) / 2)
+        As `ItemSums.square`.
+    of_models : ModelSquares
     noise : array, shape (n_items,), or None
-        As in `Evidence`.
+        As in `ItemSums`.
     """
 
     of_items: np.ndarray
-    of_models: np.ndarray
+    of_models: ModelSquares
     noise: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class _Packing:
-    """Unique entries of symmetric matrices of this size."""
-
-    size: int
-
-    @cached_property
-    def index(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.triu_indices(self.size)
-
-    def pack(self, matrices: np.ndarray) -> np.ndarray:
-        first, second = self.index
-        return matrices[..., first, second]
-
-    def unpack(self, packed: np.ndarray) -> np.ndarray:
-        first, second = self.index
-        out = np.empty((*packed.shape[:-1], self.size, self.size))
-        out[..., first, second] = packed
-        out[..., second, first] = packed
-        return out
-
-    @property
-    def multiplicity(self) -> np.ndarray:
-        first, second = self.index
-        return np.where(first == second, 1.0, 2.0)
 
 
 class CellTable:
@@ -130,7 +87,7 @@ class CellTable:
         n_batches: int = 1,
     ) -> None:
         r = design.responses
-        self.packing, self.panel, self.mesh = _Packing(size), panel, design.mesh
+        self.size, self.panel, self.mesh = size, panel, design.mesh
         self.shape, self.n_batches = r.shape, n_batches
         self.dtype = np.float32 if r.is_binary and r.n_models * r.n_items > 10**6 else np.float64
         if n_batches > 1:
@@ -201,10 +158,9 @@ class CellTable:
         flat = self.slot[self._chunks(batch)].ravel()
         return flat[flat >= 0]
 
-    def share(self, batch: int) -> np.ndarray:
-        """Return which part of its items a batch has of each panel, shape (n_panels,)."""
-        of_batch = np.bincount(self.panel[self.members(batch)], minlength=self.panel.max() + 1)
-        return of_batch / np.bincount(self.panel)
+    def share(self, batch: int) -> float:
+        """Return which part of the items a batch has."""
+        return len(self.members(batch)) / self.shape[1]
 
     def _hold_binary(self, values: np.ndarray) -> None:
         self.n_cells_of_item = (values >= 0).sum(0)
@@ -238,18 +194,18 @@ class CellTable:
 
     def _inputs(
         self,
-        models: LocalMoments,
-        items: LocalMoments,
+        models: ModelMoments,
+        items: ItemMoments,
         noise: np.ndarray | None,
         *,
         batch: int | None,
     ) -> dict[str, Any]:
-        pack, t, chunks = self.packing, self.dtype, self._chunks(batch)
+        t, chunks = self.dtype, self._chunks(batch)
         slot = self.slot[chunks]
         flat, known = slot.ravel(), slot.ravel() >= 0
-        packed = np.zeros((len(flat), len(pack.multiplicity)), t)
-        mean = np.zeros((len(flat), pack.size), t)
-        packed[known] = pack.pack(items.second)[flat[known]]
+        second = np.zeros((len(flat), items.second.shape[-1]), t)
+        mean = np.zeros((len(flat), self.size), t)
+        second[known] = items.second[flat[known]]
         mean[known] = items.mean[flat[known]]
         by_chunk = (*slot.shape, -1)
         spread = None
@@ -257,11 +213,13 @@ class CellTable:
             spread = np.zeros(slot.shape, t)
             spread.ravel()[known] = noise[flat[known]]
         return {
-            "models": pack.pack(models.second).astype(t),
+            "models": models.second.astype(t),
+            "effects": models.effect_second.astype(t),
             "model_means": models.mean.astype(t),
-            "items": packed.reshape(by_chunk),
+            "effect_means": models.effect_mean.astype(t),
+            "items": second.reshape(by_chunk),
             "item_means": mean.reshape(by_chunk),
-            "multiplicity": pack.multiplicity.astype(t),
+            "multiplicity": multiplicity(self.size).astype(t),
             "panel": self.panel_of_chunk[chunks],
             "noise": spread,
             "tables": self.tables if batch is None else (self._cut(self._values, chunks),),
@@ -290,49 +248,49 @@ class CellTable:
 
     def about_items(
         self,
-        models: LocalMoments,
-        items: LocalMoments,
+        models: ModelMoments,
+        items: ItemMoments,
         noise: np.ndarray | None = None,
         batch: int | None = None,
-    ) -> Evidence:
+    ) -> ItemSums:
         """Return sums by item over models.
 
         Parameters
         ----------
-        models : LocalMoments, shapes (n_panels, n_models, ...)
-        items : LocalMoments, shapes (n_items, ...)
+        models : ModelMoments
+        items : ItemMoments
         noise : array, shape (n_items,), optional
             Variance of the over-dispersion of each item's cells.
         batch : int, optional
             Of items to sum for, in the order of `members`; by default all in their own order.
         """
         if not self.dense:
-            return self._sparse(models, items, noise, by_item=True)
+            return self._sparse_by_item(models, items, noise)
         _, listed = self._passed(item_pass, models, items, noise, batch=batch)
         square, linear, bound, spread = listed
         f, at = square.shape[-1], self._places(batch)
-        return Evidence(
-            self.packing.unpack(square.reshape(-1, f)[at]),
-            linear.reshape(-1, self.packing.size)[at],
+        return ItemSums(
+            square.reshape(-1, f)[at],
+            linear.reshape(-1, self.size)[at],
             float(bound.sum()),
             spread.ravel()[at] if noise is not None else None,
         )
 
     def about_models(
         self,
-        models: LocalMoments,
-        items: LocalMoments,
+        models: ModelMoments,
+        items: ItemMoments,
         noise: np.ndarray | None = None,
         batch: int | None = None,
-    ) -> Evidence:
-        """Return sums by panel and model over the items of the panel; see `about_items`."""
+    ) -> ModelSums:
+        """Return sums by model over items, those of effects by panel; see `about_items`."""
         if not self.dense:
-            return self._sparse(models, items, noise, by_item=False)
-        (square, linear), _ = self._passed(model_pass, models, items, noise, batch=batch)
-        return Evidence(self.packing.unpack(square), linear, np.nan, None)
+            return self._sparse_by_model(models, items, noise)
+        found, _ = self._passed(model_pass, models, items, noise, batch=batch)
+        return ModelSums(ModelSquares(*found[:2]), *found[2:])
 
     def curvature(
-        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None = None
+        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None = None
     ) -> Curvature:
         """Return sums by item and by model with weights of the log-likelihood itself.
 
@@ -341,10 +299,10 @@ class CellTable:
         """
         if not self.dense:
             return self._sparse_curvature(models, items, noise)
-        (of_models,), (of_items, spread) = self._passed(curvature_pass, models, items, noise)
+        of_models, (of_items, spread) = self._passed(curvature_pass, models, items, noise)
         return Curvature(
-            self.packing.unpack(of_items.reshape(-1, of_items.shape[-1])[self.at]),
-            self.packing.unpack(of_models),
+            of_items.reshape(-1, of_items.shape[-1])[self.at],
+            ModelSquares(*of_models),
             spread.ravel()[self.at] if noise is not None else None,
         )
 
@@ -353,25 +311,27 @@ class CellTable:
         return self.panel[self.cols].astype(np.int64) * self.shape[0] + self.rows
 
     def _sparse_blocks(
-        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
+        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
     ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray | None]]:
         """Yield slices of cells with E psi^2, E psi and the noise of each."""
-        by_panel, size = self._by_panel(), self.packing.size
-        g = self.packing.pack(models.second).reshape(-1, len(self.packing.multiplicity))
-        h = self.packing.pack(items.second) * self.packing.multiplicity
-        g_mean = models.mean.reshape(-1, size)
+        by_panel, n_shared = self._by_panel(), models.second.shape[1]
+        h = items.second * multiplicity(self.size)
+        effect = models.effect_second.reshape(-1, self.size)
         for start in range(0, len(self.rows), _SPARSE_BLOCK):
             b = slice(start, start + _SPARSE_BLOCK)
-            square = np.einsum("cf,cf->c", g[by_panel[b]], h[self.cols[b]])
-            mean = np.einsum("cl,cl->c", g_mean[by_panel[b]], items.mean[self.cols[b]])
+            rows, at, of_items, means = self.rows[b], by_panel[b], h[self.cols[b]], items.mean
+            square = np.einsum("cf,cf->c", models.second[rows], of_items[:, :n_shared])
+            square += np.einsum("cf,cf->c", effect[at], of_items[:, n_shared:])
+            mean = np.einsum("cl,cl->c", models.mean[rows], means[self.cols[b], :-1])
+            mean += models.effect_mean.ravel()[at]
             yield b, square, mean, None if noise is None else noise[self.cols[b]]
 
-    def _sparse(
-        self, models: LocalMoments, items: LocalMoments, noise: Any, *, by_item: bool
-    ) -> Evidence:
+    def _sparse_terms(
+        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+        """Return weight and linear coefficient of each cell, their bound, and noise by cell."""
         weight, linear = np.empty(len(self.rows)), np.empty(len(self.rows))
-        squares = np.empty(len(self.rows))
-        bound = 0.0
+        squares, bound = np.zeros(len(self.rows)), 0.0
         for b, square, mean, spread in self._sparse_blocks(models, items, noise):
             part = cell_terms(np, self.centred[b], self.trials[b], square, mean, spread)
             weight[b], linear[b] = part[0], part[1]
@@ -380,20 +340,32 @@ class CellTable:
                 bound += float((part[1] * mean).sum())
             else:
                 squares[b] = part[3]
-        n_panels, n_models, size = models.mean.shape
-        k = self._matrix(linear, n_panels * n_models)
-        square = self._sparse_squares(weight, models, items, by_item=by_item)
-        if by_item:
-            pulled = np.asarray(k.T @ models.mean.reshape(-1, size))
-            total = None
-            if noise is not None:
-                total = np.bincount(self.cols, squares, minlength=self.shape[1])
-            return Evidence(square, pulled, bound, total)
-        pulled = (k @ items.mean).reshape(n_panels, n_models, size)
-        return Evidence(square, pulled, np.nan, None)
+        return weight, linear, bound, squares
+
+    def _sparse_by_item(
+        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
+    ) -> ItemSums:
+        weight, linear, bound, squares = self._sparse_terms(models, items, noise)
+        of_effects = self._by_effect(linear, models).T @ models.effect_mean.ravel()
+        pulled = np.column_stack([self._matrix(linear).T @ models.mean, of_effects])
+        total = None
+        if noise is not None:
+            total = np.bincount(self.cols, squares, minlength=self.shape[1])
+        return ItemSums(self._squares_of_items(weight, models), pulled, bound, total)
+
+    def _sparse_by_model(
+        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
+    ) -> ModelSums:
+        weight, linear, _, _ = self._sparse_terms(models, items, noise)
+        of_effects = self._by_effect(linear, models).sum(1).reshape(models.effect_mean.shape)
+        return ModelSums(
+            self._squares_of_models(weight, models, items),
+            np.asarray(self._matrix(linear) @ items.mean[:, :-1]),
+            np.asarray(of_effects),
+        )
 
     def _sparse_curvature(
-        self, models: LocalMoments, items: LocalMoments, noise: np.ndarray | None
+        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
     ) -> Curvature:
         weight, squares = np.empty(len(self.rows)), np.empty(len(self.rows))
         for b, square, mean, spread in self._sparse_blocks(models, items, noise):
@@ -402,22 +374,31 @@ class CellTable:
         total = None
         if noise is not None:
             total = np.bincount(self.cols, squares, minlength=self.shape[1])
-        of_items, of_models = (
-            self._sparse_squares(weight, models, items, by_item=by_item)
-            for by_item in (True, False)
+        return Curvature(
+            self._squares_of_items(weight, models),
+            self._squares_of_models(weight, models, items),
+            total,
         )
-        return Curvature(of_items, of_models, total)
 
-    def _matrix(self, cells: np.ndarray, n_rows: int) -> sp.csr_array:
-        return sp.csr_array((cells, (self._by_panel(), self.cols)), shape=(n_rows, self.shape[1]))
+    def _matrix(self, cells: np.ndarray) -> sp.csr_array:
+        return sp.csr_array((cells, (self.rows, self.cols)), shape=self.shape)
 
-    def _sparse_squares(
-        self, weight: np.ndarray, models: LocalMoments, items: LocalMoments, *, by_item: bool
-    ) -> np.ndarray:
-        n_panels, n_models = models.mean.shape[:2]
-        w = self._matrix(weight, n_panels * n_models)
-        if by_item:
-            g = self.packing.pack(models.second).reshape(n_panels * n_models, -1)
-            return self.packing.unpack(w.T @ g)
-        square = (w @ self.packing.pack(items.second)).reshape(n_panels, n_models, -1)
-        return self.packing.unpack(square)
+    def _by_effect(self, cells: np.ndarray, models: ModelMoments) -> sp.csr_array:
+        """Return cells with a row for each effect of each model, panels first."""
+        shape = models.effect_mean.size, self.shape[1]
+        return sp.csr_array((cells, (self._by_panel(), self.cols)), shape=shape)
+
+    def _squares_of_items(self, weight: np.ndarray, models: ModelMoments) -> np.ndarray:
+        effect = models.effect_second.reshape(-1, self.size)
+        shared = self._matrix(weight).T @ models.second
+        return np.concatenate([shared, self._by_effect(weight, models).T @ effect], axis=1)
+
+    def _squares_of_models(
+        self, weight: np.ndarray, models: ModelMoments, items: ItemMoments
+    ) -> ModelSquares:
+        n_shared = models.second.shape[1]
+        effect = self._by_effect(weight, models) @ items.second[:, n_shared:]
+        return ModelSquares(
+            np.asarray(self._matrix(weight) @ items.second[:, :n_shared]),
+            np.asarray(effect).reshape(models.effect_second.shape),
+        )

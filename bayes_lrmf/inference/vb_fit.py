@@ -12,13 +12,15 @@ from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import Design
 from bayes_lrmf.inference.vb_batches import BatchSums
-from bayes_lrmf.inference.vb_cells import CellTable, Evidence
+from bayes_lrmf.inference.vb_cells import CellTable
 from bayes_lrmf.inference.vb_field import FieldPrior
 from bayes_lrmf.inference.vb_items import ItemGaussians, scale_mode
 from bayes_lrmf.inference.vb_local import (
-    LocalMoments,
+    ModelMoments,
+    ModelSquares,
+    ModelSums,
     local_maps,
-    local_moments,
+    model_moments,
     onto_models,
     pull_of_models,
 )
@@ -168,23 +170,23 @@ class VariationalFit:
         many = self.design.items["trials"].to_numpy() > 1
         return np.where(many, self.noise_sd[self.design.benchmark_index] ** 2, 0.0)
 
-    def local(self) -> LocalMoments:
-        """Return moments of (m, c, 1) of evaluated models, by panel."""
+    def local(self) -> ModelMoments:
+        """Return moments of (m, 1, c) of evaluated models."""
         n, k = self.design.n_evaluated, self.spec.rank
-        return local_moments(self.maps, self.moments.mean[:n], self.moments.variance[:n], k)
+        return model_moments(self.maps, self.moments.mean[:n], self.moments.variance[:n], k)
 
     def swept(self, *, learn: bool) -> tuple[VariationalFit, float]:
         """Return the state after one sweep, and the ELBO before it."""
-        evidence = self.cells.about_items(self.local(), self.items.local(), self.noise)
-        elbo = -np.inf if self.factor is None else evidence.bound + self.items_and_models()
-        new = dataclasses.replace(self, items=self.items.updated(evidence))
+        told = self.cells.about_items(self.local(), self.items.local(), self.noise)
+        elbo = -np.inf if self.factor is None else told.bound + self.items_and_models()
+        new = dataclasses.replace(self, items=self.items.updated(told))
         if learn:
-            new = new._with_noise(evidence.noise)
+            new = new._with_noise(told.noise)
             new = dataclasses.replace(new, items=new.items.with_scales())
             if new.prior.equivariant:
                 new, _ = new._standardised()
-        evidence = new.cells.about_models(new.local(), new.items.local(), new.noise)
-        return new._with_models(evidence, learn=learn), elbo
+        sums = new.cells.about_models(new.local(), new.items.local(), new.noise)
+        return new._with_models(sums, learn=learn), elbo
 
     def with_items(self) -> VariationalFit:
         """Return the fit whose items suit its models, batch by batch."""
@@ -218,7 +220,7 @@ class VariationalFit:
             sums = sums.turned(change)
         found = new.cells.about_models(new.local(), new.items.local(), batch=batch)
         sums = sums.with_batch(batch, found)
-        shares = np.stack([self.cells.share(b) for b in range(self.cells.n_batches)])
+        shares = np.array([self.cells.share(b) for b in range(self.cells.n_batches)])
         return new._with_models(sums.estimate(shares), learn=True), sums
 
     @property
@@ -278,15 +280,15 @@ class VariationalFit:
         prior = self.prior.transformed(back, shift)
         return dataclasses.replace(self, items=items, moments=moments, prior=prior), change
 
-    def _precision(self, square: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return precision blocks given `Evidence.square`, and the prior's linear term."""
+    def _precision(self, square: ModelSquares) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return precision blocks given sums over cells, and the prior's linear term."""
         diagonal, off, linear = self.prior.precision()
-        diagonal[: self.design.n_evaluated] += onto_models(self.maps, square, self.spec.rank)
+        diagonal[: self.design.n_evaluated] += onto_models(self.maps, square)
         return diagonal, off, linear
 
-    def _with_models(self, evidence: Evidence, *, learn: bool) -> VariationalFit:
-        diagonal, off, linear = self._precision(evidence.square)
-        linear[: self.design.n_evaluated] += pull_of_models(self.maps, evidence, self.spec.rank)
+    def _with_models(self, sums: ModelSums, *, learn: bool) -> VariationalFit:
+        diagonal, off, linear = self._precision(sums.square)
+        linear[: self.design.n_evaluated] += pull_of_models(self.maps, sums)
         blocks = self.design.blocks
         factor = blocks.factor(diagonal, off)
         moments = Moments(blocks.solve(factor, linear), *blocks.selected_inverse(factor))

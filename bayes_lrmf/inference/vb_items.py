@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayes_lrmf.design import Design
-from bayes_lrmf.inference.vb_cells import Evidence
-from bayes_lrmf.inference.vb_local import LocalMoments
+from bayes_lrmf.inference.vb_local import ItemMoments, ItemSums
 from bayes_lrmf.spec import HyperPrior, Spec
+from bayes_lrmf.vech import unvech, vech
 
 __all__ = ["ItemGaussians", "scale_mode"]
 
@@ -64,30 +64,30 @@ class ItemGaussians:
         """Diagonal, shape (K + 1,)."""
         return np.append(np.ones(self.spec.rank), self.intercept_sd**-2.0)
 
-    def local(self) -> LocalMoments:
-        """Return moments of (x, 1, b)."""
-        k = self.spec.rank
-        n, at = len(self.mean), np.r_[0:k, k + 1]
-        mean = np.ones((n, k + 2))
-        mean[:, at] = self.mean
-        second = mean[:, :, None] * mean[:, None, :]
-        second[:, at[:, None], at] += self.covariance
-        return LocalMoments(mean, second)
+    def local(self) -> ItemMoments:
+        """Return moments of (x, b, 1)."""
+        n, size = self.mean.shape
+        mean = np.concatenate([self.mean, np.ones((n, 1))], axis=1)
+        col, row = np.tril_indices(size + 1)
+        second = mean[:, row] * mean[:, col]
+        second[:, : size * (size + 1) // 2] += vech(self.covariance)
+        return ItemMoments(mean, second)
 
-    def updated(self, evidence: Evidence, which: np.ndarray | None = None) -> ItemGaussians:
-        """Return the best Gaussians given sums over models of (m, c, 1).
+    def updated(self, sums: ItemSums, which: np.ndarray | None = None) -> ItemGaussians:
+        """Return the best Gaussians given sums over models of (m, 1, c).
 
         Parameters
         ----------
-        evidence : Evidence
+        sums : ItemSums
         which : int array, optional
             The items it is about; others stay. By default all.
         """
-        k = self.spec.rank
-        at = np.r_[0:k, k + 1]
+        size = self.mean.shape[1]
         chosen = slice(None) if which is None else which
-        covariance = self._covariance(evidence.square)
-        linear = evidence.linear[:, at] - evidence.square[:, at, k]
+        covariance = self._covariance(sums.square)
+        # Effects of models add to psi what items have no part in.
+        of_effects = sums.square[:, size * (size + 1) // 2 :]
+        linear = sums.linear[:, :size] - of_effects[:, :size]
         linear = linear + self.prior_precision * self.group_mean[self.design.item_groups[chosen]]
         new = self.mean.copy(), self.covariance.copy()
         new[0][chosen] = (covariance @ linear[..., None])[..., 0]
@@ -95,12 +95,13 @@ class ItemGaussians:
         return dataclasses.replace(self, mean=new[0], covariance=new[1])
 
     def with_curvature(self, square: np.ndarray) -> ItemGaussians:
-        """Return the same means with the covariances that `Evidence.square` gives."""
+        """Return the same means with the covariances that `ItemSums.square` gives."""
         return dataclasses.replace(self, covariance=self._covariance(square))
 
     def _covariance(self, square: np.ndarray) -> np.ndarray:
-        at = np.r_[0 : self.spec.rank, self.spec.rank + 1]
-        return np.linalg.inv(square[:, at[:, None], at] + np.diag(self.prior_precision))
+        size = self.mean.shape[1]
+        told = unvech(square[:, : size * (size + 1) // 2])
+        return np.linalg.inv(told + np.diag(self.prior_precision))
 
     def with_scales(self) -> ItemGaussians:
         """Return group means and the spread of intercepts at their best."""

@@ -113,8 +113,10 @@ def _probability(xp: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
 
 
 def _chunk(x: Any, part: Any, *, with_mean: bool) -> Any:
-    """Return features of the models of a chunk's panel, and what its cells are made of."""
-    g, g_mean = x["models"][part["panel"]], x["model_means"][part["panel"]]
+    """Return features of models for the panel of a chunk, and what its cells are made of."""
+    at = part["panel"]
+    g = jnp.concatenate([x["models"], x["effects"][at]], axis=1)
+    g_mean = jnp.concatenate([x["model_means"], x["effect_means"][at][:, None]], axis=1)
     h = (part["items"] * x["multiplicity"]).T
     square = g @ h
     dtype = square.dtype
@@ -169,37 +171,44 @@ def _bound_of_single_trials(seen: Any, square: Any) -> Any:
     return jnp.log(product).sum(0)[None] - jnp.where(seen, xi / 2, 0.0).sum(0)[None]
 
 
+def _no_squares(x: dict[str, Any]) -> Any:
+    return jnp.zeros_like(x["models"]), jnp.zeros_like(x["effects"])
+
+
+def _with_squares(squares: Any, part: Any, weight: Any) -> Any:
+    """Add a chunk to sums by model, of all items and of those of its panel."""
+    shared, effect = squares
+    found, n_shared = weight @ part["items"], shared.shape[1]
+    return shared + found[:, :n_shared], effect.at[part["panel"]].add(found[:, n_shared:])
+
+
 def model_pass(x: dict[str, Any]) -> Any:
-    """Sum over items, by panel and model: squares and linear terms."""
-    n_panels, n_models, n_features = x["models"].shape
-    dtype = x["models"].dtype
-    square = jnp.zeros((n_panels, n_models, n_features), dtype)
-    pulled = jnp.zeros((n_panels, n_models, x["model_means"].shape[-1]), dtype)
+    """Sum squares and linear terms by model over items, those of effects by panel."""
+    empty = _no_squares(x), jnp.zeros_like(x["model_means"]), jnp.zeros_like(x["effect_means"])
 
     def step(carry: Any, part: Any) -> Any:
-        square, pulled = carry
+        squares, pulled, effect_pulled = carry
         _, _, cells = _chunk(x, part, with_mean=False)
         weight, linear, _, _ = cell_terms(*cells)
-        at = part["panel"]
-        square = square.at[at].add(weight @ part["items"])
-        return (square, pulled.at[at].add(linear @ part["item_means"])), None
+        found = linear @ part["item_means"]
+        squares = _with_squares(squares, part, weight)
+        effect_pulled = effect_pulled.at[part["panel"]].add(found[:, -1])
+        return (squares, pulled + found[:, :-1], effect_pulled), None
 
-    return jax.lax.scan(step, (square, pulled), _parts(x))[0], ()
+    squares, pulled, effect_pulled = jax.lax.scan(step, empty, _parts(x))[0]
+    return (*squares, pulled, effect_pulled), ()
 
 
 def curvature_pass(x: dict[str, Any]) -> Any:
-    """Sum curvatures by panel and model, and list those by item and their noise."""
-    n_panels, n_models, n_features = x["models"].shape
-    of_models = jnp.zeros((n_panels, n_models, n_features), x["models"].dtype)
+    """Sum curvatures by model as `model_pass` does, and list those by item and their noise."""
 
-    def step(square: Any, part: Any) -> Any:
+    def step(carry: Any, part: Any) -> Any:
         g, _, cells = _chunk(x, part, with_mean=True)
         weight, squares = cell_curvature(*cells)
         squares = (squares + jnp.zeros_like(weight)).sum(0)
-        return square.at[part["panel"]].add(weight @ part["items"]), (weight.T @ g, squares)
+        return _with_squares(carry, part, weight), (weight.T @ g, squares)
 
-    of_models, listed = jax.lax.scan(step, of_models, _parts(x))
-    return (of_models,), listed
+    return jax.lax.scan(step, _no_squares(x), _parts(x))
 
 
 @partial(jax.jit, static_argnames=("over", "mesh"))

@@ -30,11 +30,13 @@ from bayes_lrmf.scale_mixture import (
     student_shares,
 )
 from bayes_lrmf.spec import HyperPrior, Spec
+from bayes_lrmf.threads import by_rows
 
 __all__ = ["DirectedPrior", "Moments"]
 
 # Whole steps of expectation propagation may end in a cycle of two states.
 _DAMPING = 0.5
+_ROWS = 512
 _TAIL_GRID = np.exp(np.linspace(np.log(0.7), np.log(100.0), 40))
 
 
@@ -205,22 +207,34 @@ class DirectedPrior:
         mean = (self.graph.steps_of(moments.mean) - self._centre())[at]
         covariance = self.graph.step_covariance(moments.variance, moments.covariance)[at]
         root = np.linalg.cholesky(s.factor_covariance)
-        white = np.linalg.inv(root)[step]
-        variance, axes = np.linalg.eigh(white @ covariance[:, :k, :k] @ white.mT)
-        along = ((white @ mean[:, :k, None]).mT @ axes)[:, 0]
-        sd = np.sqrt(s.effect_variance[step])[..., None]
+        white = np.linalg.inv(root)
+
+        def factors(
+            step: np.ndarray, mean: np.ndarray, covariance: np.ndarray, weight: np.ndarray
+        ) -> _Steps:
+            of_step = white[step]
+            variance, axes = np.linalg.eigh(of_step @ covariance @ of_step.mT)
+            along = ((of_step @ mean[:, :, None]).mT @ axes)[:, 0]
+            return _integrated(along, variance, weight, s.factor_shares[step], root[step] @ axes)
+
+        def effects(
+            step: np.ndarray, mean: np.ndarray, variance: np.ndarray, weight: np.ndarray
+        ) -> _Steps:
+            sd = np.sqrt(s.effect_variance[step])[..., None]
+            shares = s.effect_shares[step][:, None]
+            return _integrated(mean / sd, variance / sd**2, weight, shares, sd[..., None])
+
         own = np.diagonal(covariance, axis1=1, axis2=2)[:, k:, None]
         return (
-            _integrated(
-                along, variance, self.factor_weight[at], s.factor_shares[step], root[step] @ axes
+            by_rows(
+                factors,
+                step,
+                mean[:, :k],
+                covariance[:, :k, :k],
+                self.factor_weight[at],
+                rows=_ROWS,
             ),
-            _integrated(
-                mean[:, k:, None] / sd,
-                own / sd**2,
-                self.effect_weight[at],
-                s.effect_shares[step][:, None],
-                sd[..., None],
-            ),
+            by_rows(effects, step, mean[:, k:, None], own, self.effect_weight[at], rows=_ROWS),
         )
 
     def _steps(self, moments: Moments) -> tuple[_Steps, _Steps]:

@@ -14,6 +14,7 @@ from scipy.integrate import quad
 from scipy.special import expit, roots_hermitenorm
 from scipy.stats import norm
 
+from analyses.corrections import mean_psi, sd_psi
 from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.cli import main
@@ -26,7 +27,7 @@ from bayes_lrmf.inference.vb import _start_values
 from bayes_lrmf.inference.vb_cells import CellTable
 from bayes_lrmf.inference.vb_fit import VariationalFit
 from bayes_lrmf.inference.vb_items import scale_mode
-from bayes_lrmf.inference.vb_local import LocalMoments, local_maps
+from bayes_lrmf.inference.vb_local import ItemMoments, ModelMoments, local_maps
 from bayes_lrmf.inference.vb_passes import cell_curvature, cell_terms
 from bayes_lrmf.lineage import write_lineage
 from bayes_lrmf.predict import predict_benchmarks, predict_items, score_draws
@@ -36,6 +37,7 @@ from bayes_lrmf.scale_mixture import SCALE_GRID
 from bayes_lrmf.simulate import simulate, simulated_lineage
 from bayes_lrmf.spec import HyperPrior, read_spec
 from bayes_lrmf.storage import read_posterior, write_posterior
+from bayes_lrmf.vech import unvech, vech
 
 DIRECTED = dataclasses.replace(read_spec("directed"), rank=2)
 LRMF = dataclasses.replace(read_spec("laplacian"), rank=2)
@@ -102,45 +104,74 @@ def test_sums_over_cells_are_those_of_a_loop(kind, dense, rng, request, monkeypa
     table = CellTable(design, LRMF, panel, size)
     assert table.dense == dense
 
-    def moments(*shape):
-        mean = rng.normal(size=(*shape, size))
-        root = 0.3 * rng.normal(size=(*shape, size, size))
-        return LocalMoments(mean, root @ root.mT + mean[..., :, None] * mean[..., None, :])
+    def moments(n, size):
+        mean = np.concatenate([rng.normal(size=(n, size - 1)), np.ones((n, 1))], axis=1)
+        root = 0.3 * rng.normal(size=(n, size, size))
+        root[:, -1] = 0
+        return mean, root @ root.mT + mean[..., :, None] * mean[..., None, :]
 
-    models, items = moments(len(maps), design.n_evaluated), moments(design.n_items)
+    n_models, n_panels, k = design.n_evaluated, len(maps), LRMF.rank
+    items = ItemMoments(
+        *(f(x) for f, x in zip((np.array, vech), moments(design.n_items, size), strict=True))
+    )
+    # Effects correlate with factors, and with nothing that panels share.
+    mean, second = moments(n_models, k + 1)
+    effect_mean = rng.normal(size=(n_panels, n_models))
+    effect_second = 0.1 * rng.normal(size=(n_panels, n_models, size))
+    effect_second[..., :-1] += effect_mean[..., None] * mean
+    effect_second[..., k] = effect_mean
+    effect_second[..., -1] = effect_mean**2 + 2
+    models = ModelMoments(mean, vech(second), effect_mean, effect_second)
+    whole_second = np.zeros((n_panels, n_models, size, size))
+    whole_second[..., :-1, :-1] = second
+    whole_second[..., -1, :] = whole_second[..., :, -1] = effect_second
+    whole_mean = np.concatenate(
+        [np.broadcast_to(mean, (n_panels, *mean.shape)), effect_mean[..., None]], axis=2
+    )
     noise = rng.uniform(0.1, 0.5, design.n_items) if kind == "noisy counts" else None
     by_item = table.about_items(models, items, noise)
     by_model = table.about_models(models, items, noise)
-    k, n = design.responses.matrices(design.responses.models)
-    square_i, linear_i = np.zeros_like(items.second), np.zeros_like(items.mean)
-    square_m, linear_m = np.zeros_like(models.second), np.zeros_like(models.mean)
-    curvature_i, curvature_m = np.zeros_like(items.second), np.zeros_like(models.second)
+    successes, n = design.responses.matrices(design.responses.models)
+    of_items = np.zeros((design.n_items, size, size)), np.zeros((design.n_items, size))
+    of_models = np.zeros_like(whole_second), np.zeros_like(whole_mean)
+    curvature_i, curvature_m = np.zeros_like(of_items[0]), np.zeros_like(of_models[0])
     bound, squares, exact_squares = 0.0, np.zeros(design.n_items), np.zeros(design.n_items)
     for u, i in np.argwhere(n > 0):
-        s, v = models.second[panel[i], u], items.second[i]
-        mean = models.mean[panel[i], u] @ items.mean[i]
-        centred = float(k[u, i]) - float(n[u, i]) / 2
+        at = panel[i], u
+        s, v = whole_second[at], unvech(items.second[i])
+        psi = whole_mean[at] @ items.mean[i]
+        centred = float(successes[u, i]) - float(n[u, i]) / 2
         noise_i = None if noise is None else noise[i]
-        of_cell = (np, centred, float(n[u, i]), (s * v).sum(), mean, noise_i)
+        of_cell = (np, centred, float(n[u, i]), (s * v).sum(), psi, noise_i)
         terms = cell_terms(*of_cell)
         weight, pull = terms[0], terms[1]
-        bound += terms[2] + (pull * mean if noise is None else 0.0)
+        bound += terms[2] + (pull * psi if noise is None else 0.0)
         bend, noise_square = cell_curvature(*of_cell)
         curvature_i[i] += bend * s
-        curvature_m[panel[i], u] += bend * v
+        curvature_m[at] += bend * v
         exact_squares[i] += noise_square
-        square_i[i] += weight * s
-        linear_i[i] += pull * models.mean[panel[i], u]
-        square_m[panel[i], u] += weight * v
-        linear_m[panel[i], u] += pull * items.mean[i]
+        of_items[0][i] += weight * s
+        of_items[1][i] += pull * whole_mean[at]
+        of_models[0][at] += weight * v
+        of_models[1][at] += pull * items.mean[i]
         squares[i] += 0 if noise is None else terms[3]
-    for found, square, linear in ((by_item, square_i, linear_i), (by_model, square_m, linear_m)):
-        np.testing.assert_allclose(found.square, square, rtol=1e-6, atol=1e-6)
-        np.testing.assert_allclose(found.linear, linear, rtol=1e-6, atol=1e-6)
+
+    def alike(found, expected):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+    def alike_squares(found, expected):
+        alike(unvech(found.shared), expected.sum(0)[:, :-1, :-1])
+        alike(found.effect, expected[..., -1])
+
+    alike(unvech(by_item.square), of_items[0])
+    alike(by_item.linear, of_items[1])
+    alike_squares(by_model.square, of_models[0])
+    alike(by_model.linear, of_models[1].sum(0)[:, :-1])
+    alike(by_model.effect_linear, of_models[1][..., -1])
     assert by_item.bound == pytest.approx(bound, rel=1e-8)
     bend = table.curvature(models, items, noise)
-    np.testing.assert_allclose(bend.of_items, curvature_i, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(bend.of_models, curvature_m, rtol=1e-6, atol=1e-6)
+    alike(unvech(bend.of_items), curvature_i)
+    alike_squares(bend.of_models, curvature_m)
     if noise is not None:
         np.testing.assert_allclose(bend.noise, exact_squares)
         np.testing.assert_allclose(by_item.noise, squares)
@@ -271,13 +302,20 @@ def test_the_gaussian_of_models_is_that_of_the_dense_system(binary, claim):
     dense[at, :, at] = diagonal
     dense[order.neighbour, :, order.owner] = off
     dense[order.owner, :, order.neighbour] = off.mT
-    for p, effect in enumerate(fit.maps):
-        into = np.zeros((k + 1, size))
-        into[:k, :k], into[k, k:] = np.eye(k), effect
-        for u in range(design.n_evaluated):
-            square, pull = evidence.square[p, u], evidence.linear[p, u]
-            dense[u, :, u] += into.T @ square[: k + 1, : k + 1] @ into
-            linear[u] += into.T @ (pull[: k + 1] - square[: k + 1, k + 1])
+    shared = unvech(evidence.square.shared)
+    for u in range(design.n_evaluated):
+        dense[u, :k, u, :k] += shared[u, :k, :k]
+        linear[u, :k] += evidence.linear[u, :k] - shared[u, :k, k]
+        for effect, weight, pull in zip(
+            fit.maps, evidence.square.effect[:, u], evidence.effect_linear[:, u], strict=True
+        ):
+            into = np.zeros((k + 1, size))
+            into[:k, :k], into[k, k:] = np.eye(k), effect
+            square = np.zeros((k + 1, k + 1))
+            square[k, :k] = square[:k, k] = weight[:k]
+            square[k, k] = weight[k + 1]
+            dense[u, :, u] += into.T @ square @ into
+            linear[u] += into[k] * (pull - weight[k])
     flat = dense.reshape(n * size, -1)
     covariance = np.linalg.inv(flat)
     mean = (covariance @ linear.ravel()).reshape(n, size)
@@ -296,12 +334,7 @@ def test_other_coordinates_leave_psi_alone(binary):
     turned, _ = fit._standardised()
 
     def moments(f):
-        a, b = f.local(), f.items.local()
-        of = local_maps(design, DIRECTED)[1]
-        return (
-            np.einsum("iul,il->ui", a.mean[of], b.mean),
-            np.einsum("iulm,ilm->ui", a.second[of], b.second),
-        )
+        return mean_psi(f), sd_psi(f)
 
     for before, after in zip(moments(fit), moments(turned), strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-9, atol=1e-9)

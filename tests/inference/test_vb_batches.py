@@ -19,6 +19,7 @@ from bayes_lrmf.inference.vb_local import local_maps
 from bayes_lrmf.predict import predict_items
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
+from bayes_lrmf.vech import unvech, vech
 
 KEY = jax.random.key(1)
 
@@ -51,11 +52,10 @@ def test_every_item_is_in_one_batch_of_about_its_share(made, n_batches):
     table = CellTable(design, spec, panel, spec.rank + 2, n_batches=n_batches)
     members = [table.members(b) for b in range(n_batches)]
     np.testing.assert_array_equal(np.sort(np.concatenate(members)), np.arange(design.n_items))
-    shares = np.stack([table.share(b) for b in range(n_batches)])
-    assert shares.shape == (n_batches, len(maps))
-    np.testing.assert_allclose(shares.sum(0), 1)
-    n_each = np.bincount(panel)
-    assert (np.abs(shares - 1 / n_batches) * n_each < 1).all()
+    of_panels = np.stack([np.bincount(panel[m], minlength=len(maps)) for m in members])
+    assert (np.abs(of_panels - np.bincount(panel) / n_batches) < 1).all()
+    shares = [table.share(b) for b in range(n_batches)]
+    np.testing.assert_allclose(shares, [len(m) / design.n_items for m in members])
 
 
 @pytest.mark.parametrize("n_batches", [2, 5])
@@ -65,48 +65,60 @@ def test_sums_over_batches_are_the_sums(made, whole, n_batches):
     given = one.local(), one.items.local(), one.noise
     for name in ("about_items", "about_models", "curvature"):
         for ours, expected in zip(
-            getattr(many.cells, name)(*given), getattr(one.cells, name)(*given), strict=True
-        ):
+            flat(getattr(many.cells, name)(*given)), flat(getattr(one.cells, name)(*given)),
+            strict=True,
+        ):  # fmt: skip
             if expected is not None:
                 np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
     by_item = one.cells.about_items(*given)
     by_model = one.cells.about_models(*given)
-    total = np.zeros_like(by_model.square)
+    total = [np.zeros_like(part) for part in flat(by_model)]
     for batch in range(n_batches):
         part = many.cells.about_items(*given, batch=batch)
         at = many.cells.members(batch)
         np.testing.assert_allclose(part.square, by_item.square[at], rtol=1e-9)
         np.testing.assert_allclose(part.linear, by_item.linear[at], rtol=1e-9, atol=1e-9)
-        total += many.cells.about_models(*given, batch=batch).square
-    np.testing.assert_allclose(total, by_model.square, rtol=1e-9, atol=1e-9)
+        for so_far, added in zip(
+            total, flat(many.cells.about_models(*given, batch=batch)), strict=True
+        ):
+            so_far += added
+    for ours, expected in zip(total, flat(by_model), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def flat(sums):
+    """Return the arrays of named tuples within one another."""
+    return [one for part in sums for one in (flat(part) if isinstance(part, tuple) else [part])]
 
 
 def empty_sums(fit):
-    n_panels, n_models, size = fit.local().mean.shape
+    n_panels, n_models, size = fit.local().effect_second.shape
     return BatchSums.empty(fit.cells.n_batches, n_panels, n_models, size)
+
+
+def turned(sums, turn):
+    """Return what items multiplied by `turn` tell, by dense matrices."""
+    square = unvech(sums.square.shared)
+    part = turn[:-1, :-1]
+    return [
+        vech(part @ square @ part.T), sums.square.effect @ turn.T, sums.linear @ part.T,
+        sums.effect_linear,
+    ]  # fmt: skip
 
 
 def test_estimate_of_some_batches_is_by_their_share(made, whole):
     design, spec = made
     fit = fit_of(design, spec, whole, 3)
     given = fit.local(), fit.items.local(), fit.noise
-    shares = np.stack([fit.cells.share(b) for b in range(3)])
+    shares = np.array([fit.cells.share(b) for b in range(3)])
     sums = empty_sums(fit)
-    for batch in (2, 0):
-        found = fit.cells.about_models(*given, batch=batch)
-        sums = sums.with_batch(batch, found)
-    estimate = sums.estimate(shares)
     both = [fit.cells.about_models(*given, batch=b) for b in (2, 0)]
-    scale = 1 / (shares[2] + shares[0])
-    # Sums are kept at 32 bits, of terms that may cancel.
-    np.testing.assert_allclose(
-        estimate.square, (both[0].square + both[1].square) * scale[:, None, None, None],
-        rtol=1e-6, atol=1e-6,
-    )  # fmt: skip
-    np.testing.assert_allclose(
-        estimate.linear, (both[0].linear + both[1].linear) * scale[:, None, None], rtol=1e-5,
-        atol=1e-6,
-    )  # fmt: skip
+    sums = sums.with_batch(2, both[0]).with_batch(0, both[1])
+    parts = zip(flat(sums.estimate(shares)), flat(both[0]), flat(both[1]), strict=True)
+    for ours, one, other in parts:
+        # Sums are kept at 32 bits, of terms that may cancel.
+        expected = (one + other) / (shares[2] + shares[0])
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_sums_follow_coordinates_and_replace_what_a_batch_told(made, whole):
@@ -122,41 +134,36 @@ def test_sums_follow_coordinates_and_replace_what_a_batch_told(made, whole):
     sums = sums.with_batch(0, found[0]).with_batch(1, found[1]).turned(changes[0])
     # What batch 0 told is replaced by what batch 2 tells, in the coordinates of now.
     sums = sums.with_batch(0, found[2]).turned(changes[1])
-    turns = np.zeros((2, spec.rank + 2, spec.rank + 2))
-    at = np.r_[0 : spec.rank, spec.rank + 1]
-    for turn, change in zip(turns, changes, strict=True):
-        turn[spec.rank, spec.rank] = 1
-        turn[np.ix_(at, at)] = change
-    both = turns[1] @ turns[0]
-    expected = both @ found[1].square @ both.T + turns[1] @ found[2].square @ turns[1].T
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(sums.total.square / scale, expected / scale, atol=1e-6)
-    linear = found[1].linear @ both.T + found[2].linear @ turns[1].T
-    np.testing.assert_allclose(sums.total.linear, linear, atol=1e-5 * np.abs(linear).max())
+    turns = np.zeros((2, size + 1, size + 1))
+    turns[:, -1, -1] = 1
+    turns[:, :-1, :-1] = changes
+    parts = turned(found[1], turns[1] @ turns[0]), turned(found[2], turns[1])
+    for ours, one, other in zip(flat(sums.total), *parts, strict=True):
+        scale = np.abs(one + other).max()
+        np.testing.assert_allclose(ours / scale, (one + other) / scale, atol=1e-6)
     again = BatchSums.of_arrays(sums.arrays())
     np.testing.assert_array_equal(again.turns, sums.turns)
+    for ours, expected in zip(flat(again.parts), flat(sums.parts), strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_steps_turn_what_was_told_as_they_turn_the_items(made, whole):
     design, spec = made
     fit = fit_of(design, spec, whole, 3)
     fit, sums = fit.stepped(0, empty_sums(fit))
-    before = sums.total.square.copy()
+    before = sums.total
     later, sums = fit.stepped(1, sums)
     k = spec.rank
-    at = np.r_[0:k, k + 1]
-    change = sums.turns[0][np.ix_(at, at)]
+    change = sums.turns[0][: k + 1, : k + 1]
     idle = fit.cells.members(2)
     np.testing.assert_allclose(
         later.items.mean[idle], fit.items.mean[idle] @ change.T, rtol=1e-9, atol=1e-12
     )
     if fit.prior.equivariant:
         assert np.abs(change - np.eye(k + 1)).max() > 1e-4
-    told = np.zeros_like(before)
-    first, second = np.triu_indices(k + 2)
-    told[..., first, second] = told[..., second, first] = sums.squares[1]
-    expected = sums.turns[0] @ before @ sums.turns[0].T + told
-    np.testing.assert_allclose(sums.total.square, expected, rtol=1e-6, atol=1e-6)
+    told = [part[1] for part in flat(sums.parts)]
+    for ours, old, new in zip(flat(sums.total), turned(before, sums.turns[0]), told, strict=True):
+        np.testing.assert_allclose(ours, old + new, rtol=1e-6, atol=1e-6)
 
 
 def test_items_are_placed_by_the_models(made, whole):
