@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 
 from bayes_lrmf.design import Design
 from bayes_lrmf.devices import sharded
 from bayes_lrmf.inference.vb_local import (
+    Curvature,
     ItemMoments,
     ItemSums,
     ModelMoments,
@@ -20,40 +19,21 @@ from bayes_lrmf.inference.vb_local import (
     ModelSums,
 )
 from bayes_lrmf.inference.vb_passes import (
-    cell_curvature,
-    cell_terms,
     curvature_pass,
     item_pass,
     model_pass,
     run_pass,
 )
+from bayes_lrmf.inference.vb_sparse import SparseCells
 from bayes_lrmf.spec import Spec
 from bayes_lrmf.vech import multiplicity
 
-__all__ = ["CellTable", "Curvature"]
+__all__ = ["CellTable"]
 
 _CHUNK_CELLS, _LANES, _WIDEST = 2**20, 16, 384
 _DENSE_CELLS = 400_000_000
 _DENSE_COUNT_CELLS = 6_000_000
 _DENSE_FROM = 0.02
-_SPARSE_BLOCK = 2**16
-
-
-class Curvature(NamedTuple):
-    """Expected curvatures of the log-likelihood.
-
-    Attributes
-    ----------
-    of_items : array, shape (n_items, L (L + 1) / 2)
-        As `ItemSums.square`.
-    of_models : ModelSquares
-    noise : array, shape (n_items,), or None
-        As in `ItemSums`.
-    """
-
-    of_items: np.ndarray
-    of_models: ModelSquares
-    noise: np.ndarray | None
 
 
 class CellTable:
@@ -115,8 +95,9 @@ class CellTable:
         if self.dense:
             self._hold_counts(cells.rows, cells.cols, successes - trials / 2, trials)
         else:
-            self.rows, self.cols = cells.rows, cells.cols
-            self.centred, self.trials = successes - trials / 2, trials
+            self.sparse = SparseCells(
+                cells.rows, cells.cols, successes - trials / 2, trials, panel, r.shape, self.dtype
+            )
 
     def _cut_into_chunks(self) -> None:
         size = np.bincount(self.panel)
@@ -265,7 +246,7 @@ class CellTable:
             Of items to sum for, in the order of `members`; by default all in their own order.
         """
         if not self.dense:
-            return self._sparse_by_item(models, items, noise)
+            return self.sparse.about_items(models, items, noise)
         _, listed = self._passed(item_pass, models, items, noise, batch=batch)
         square, linear, bound, spread = listed
         f, at = square.shape[-1], self._places(batch)
@@ -285,7 +266,7 @@ class CellTable:
     ) -> ModelSums:
         """Return sums by model over items, those of effects by panel; see `about_items`."""
         if not self.dense:
-            return self._sparse_by_model(models, items, noise)
+            return self.sparse.about_models(models, items, noise)
         found, _ = self._passed(model_pass, models, items, noise, batch=batch)
         return ModelSums(ModelSquares(*found[:2]), *found[2:])
 
@@ -298,107 +279,10 @@ class CellTable:
         less noise.
         """
         if not self.dense:
-            return self._sparse_curvature(models, items, noise)
+            return self.sparse.curvature(models, items, noise)
         of_models, (of_items, spread) = self._passed(curvature_pass, models, items, noise)
         return Curvature(
             of_items.reshape(-1, of_items.shape[-1])[self.at],
             ModelSquares(*of_models),
             spread.ravel()[self.at] if noise is not None else None,
-        )
-
-    def _by_panel(self) -> np.ndarray:
-        """Return the row of each cell among models of panels, panels first."""
-        return self.panel[self.cols].astype(np.int64) * self.shape[0] + self.rows
-
-    def _sparse_blocks(
-        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
-    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Yield slices of cells with E psi^2, E psi and the noise of each."""
-        by_panel, n_shared = self._by_panel(), models.second.shape[1]
-        h = items.second * multiplicity(self.size)
-        effect = models.effect_second.reshape(-1, self.size)
-        for start in range(0, len(self.rows), _SPARSE_BLOCK):
-            b = slice(start, start + _SPARSE_BLOCK)
-            rows, at, of_items, means = self.rows[b], by_panel[b], h[self.cols[b]], items.mean
-            square = np.einsum("cf,cf->c", models.second[rows], of_items[:, :n_shared])
-            square += np.einsum("cf,cf->c", effect[at], of_items[:, n_shared:])
-            mean = np.einsum("cl,cl->c", models.mean[rows], means[self.cols[b], :-1])
-            mean += models.effect_mean.ravel()[at]
-            yield b, square, mean, None if noise is None else noise[self.cols[b]]
-
-    def _sparse_terms(
-        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-        """Return weight and linear coefficient of each cell, their bound, and noise by cell."""
-        weight, linear = np.empty(len(self.rows)), np.empty(len(self.rows))
-        squares, bound = np.zeros(len(self.rows)), 0.0
-        for b, square, mean, spread in self._sparse_blocks(models, items, noise):
-            part = cell_terms(np, self.centred[b], self.trials[b], square, mean, spread)
-            weight[b], linear[b] = part[0], part[1]
-            bound += float(part[2].sum())
-            if spread is None:
-                bound += float((part[1] * mean).sum())
-            else:
-                squares[b] = part[3]
-        return weight, linear, bound, squares
-
-    def _sparse_by_item(
-        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
-    ) -> ItemSums:
-        weight, linear, bound, squares = self._sparse_terms(models, items, noise)
-        of_effects = self._by_effect(linear, models).T @ models.effect_mean.ravel()
-        pulled = np.column_stack([self._matrix(linear).T @ models.mean, of_effects])
-        total = None
-        if noise is not None:
-            total = np.bincount(self.cols, squares, minlength=self.shape[1])
-        return ItemSums(self._squares_of_items(weight, models), pulled, bound, total)
-
-    def _sparse_by_model(
-        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
-    ) -> ModelSums:
-        weight, linear, _, _ = self._sparse_terms(models, items, noise)
-        of_effects = self._by_effect(linear, models).sum(1).reshape(models.effect_mean.shape)
-        return ModelSums(
-            self._squares_of_models(weight, models, items),
-            np.asarray(self._matrix(linear) @ items.mean[:, :-1]),
-            np.asarray(of_effects),
-        )
-
-    def _sparse_curvature(
-        self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
-    ) -> Curvature:
-        weight, squares = np.empty(len(self.rows)), np.empty(len(self.rows))
-        for b, square, mean, spread in self._sparse_blocks(models, items, noise):
-            part = cell_curvature(np, self.centred[b], self.trials[b], square, mean, spread)
-            weight[b], squares[b] = part
-        total = None
-        if noise is not None:
-            total = np.bincount(self.cols, squares, minlength=self.shape[1])
-        return Curvature(
-            self._squares_of_items(weight, models),
-            self._squares_of_models(weight, models, items),
-            total,
-        )
-
-    def _matrix(self, cells: np.ndarray) -> sp.csr_array:
-        return sp.csr_array((cells, (self.rows, self.cols)), shape=self.shape)
-
-    def _by_effect(self, cells: np.ndarray, models: ModelMoments) -> sp.csr_array:
-        """Return cells with a row for each effect of each model, panels first."""
-        shape = models.effect_mean.size, self.shape[1]
-        return sp.csr_array((cells, (self._by_panel(), self.cols)), shape=shape)
-
-    def _squares_of_items(self, weight: np.ndarray, models: ModelMoments) -> np.ndarray:
-        effect = models.effect_second.reshape(-1, self.size)
-        shared = self._matrix(weight).T @ models.second
-        return np.concatenate([shared, self._by_effect(weight, models).T @ effect], axis=1)
-
-    def _squares_of_models(
-        self, weight: np.ndarray, models: ModelMoments, items: ItemMoments
-    ) -> ModelSquares:
-        n_shared = models.second.shape[1]
-        effect = self._by_effect(weight, models) @ items.second[:, n_shared:]
-        return ModelSquares(
-            np.asarray(self._matrix(weight) @ items.second[:, :n_shared]),
-            np.asarray(effect).reshape(models.effect_second.shape),
         )

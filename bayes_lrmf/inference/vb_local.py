@@ -15,6 +15,7 @@ from bayes_lrmf.spec import Spec
 from bayes_lrmf.vech import unvech, vech
 
 __all__ = [
+    "Curvature",
     "ItemMoments",
     "ItemSums",
     "ModelMoments",
@@ -113,6 +114,23 @@ class ModelSums(NamedTuple):
     square: ModelSquares
     linear: np.ndarray
     effect_linear: np.ndarray
+
+
+class Curvature(NamedTuple):
+    """Expected curvatures of the log-likelihood.
+
+    Attributes
+    ----------
+    of_items : array, shape (n_items, L (L + 1) / 2)
+        As `ItemSums.square`.
+    of_models : ModelSquares
+    noise : array, shape (n_items,), or None
+        As in `ItemSums`.
+    """
+
+    of_items: np.ndarray
+    of_models: ModelSquares
+    noise: np.ndarray | None
 
 
 def local_maps(design: Design, spec: Spec) -> tuple[np.ndarray, np.ndarray]:
