@@ -13,7 +13,7 @@ __all__ = [
     "central_shares",
     "learned_shares",
     "log_classes",
-    "log_mixture",
+    "mixed",
     "student_shares",
 ]
 
@@ -24,7 +24,7 @@ _LOG_STEP = 0.5 * np.log(2)
 _CENTRAL_SD = 2 * np.log(2)
 _POOLED_WORTH = 20.0
 _OWN_WORTH = 10.0
-_BISECTIONS = 30
+_MOST_STEPS, _PRECISE = 60, 1e-10
 
 
 def student_shares(tail: np.ndarray) -> np.ndarray:
@@ -78,11 +78,18 @@ def log_classes(distance: np.ndarray, size: int) -> np.ndarray:
     return -0.5 * (size * np.log(2 * np.pi * SCALE_GRID) + distance[..., None] / SCALE_GRID)
 
 
-def log_mixture(log_density: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return the log of sums over classes of shares times densities, shapes (..., n_classes)."""
-    top = log_density.max(-1)
-    total = (np.exp(log_density - top[..., None]) * shares).sum(-1)
-    return np.asarray(top + np.log(np.maximum(total, 1e-300)))
+def mixed(log_density: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return posterior shares of the classes, and the log density of their mixture.
+
+    Parameters
+    ----------
+    log_density, shares : arrays, shape (..., n_classes)
+        Of each class, and its prior share.
+    """
+    top = log_density.max(-1, keepdims=True)
+    part = np.exp(log_density - top) * shares
+    total = np.maximum(part.sum(-1, keepdims=True), 1e-300)
+    return part / total, (top + np.log(total))[..., 0]
 
 
 class Cavity(NamedTuple):
@@ -129,22 +136,36 @@ class Cavity(NamedTuple):
         """Return the posterior variance in each class, shape (..., n_classes, d)."""
         return 1 / self._total()
 
-    def matched(self, share: np.ndarray) -> np.ndarray:
+    def matched(self, share: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Return the precision of one normal prior with the mixture's posterior E|e|^2.
 
         This is the projection of expectation propagation onto multiples of the unit precision.
+        One over E|e|^2 is nearly straight in the precision, so that Newton's method on it takes
+        few steps; where one gains little, or leaves what is known to hold the answer, that is
+        halved.
 
         Parameters
         ----------
         share : array, shape (..., n_classes)
             Posterior shares.
+        start : array, shape (...)
+            A precision to begin at.
         """
         wanted = (share * (self.variances() + self.means() ** 2).sum(-1)).sum(-1)
-        low = np.full(share.shape[:-1], -np.log(SCALE_GRID[-1]))
-        high = np.full(share.shape[:-1], -np.log(SCALE_GRID[0]))
-        for _ in range(_BISECTIONS):
-            at = (low + high) / 2
-            total = self.precision + np.exp(at)[..., None]
-            wide = (1 / total + (self.linear / total) ** 2).sum(-1) > wanted
-            low, high = np.where(wide, at, low), np.where(wide, high, at)
-        return np.exp((low + high) / 2)
+        least, most = 1 / SCALE_GRID[-1], 1 / SCALE_GRID[0]
+        low, high = np.full_like(wanted, least), np.full_like(wanted, most)
+        at, before = np.clip(start, least, most), np.full_like(wanted, np.inf)
+        for _ in range(_MOST_STEPS):
+            variance = 1 / (self.precision + at[..., None])
+            square = (self.linear * variance) ** 2
+            value = (variance + square).sum(-1)
+            fall = (variance * (variance + 2 * square)).sum(-1)
+            low, high = np.where(value > wanted, at, low), np.where(value > wanted, high, at)
+            new = np.clip(at + value * (value / wanted - 1) / fall, least, most)
+            miss = np.abs(value / wanted - 1)
+            halve = (new < low) | (new > high) | ((miss > 0.5 * before) & (miss > _PRECISE))
+            new = np.where(halve, np.sqrt(low * high), new)
+            before, change, at = miss, np.abs(new / at - 1).max(initial=0.0), new
+            if change < _PRECISE:
+                break
+        return np.asarray(at)

@@ -112,10 +112,10 @@ def fit_vb(
     Scales learned from the bound's covariances are too small; those of a field, of intercepts and
     of over-dispersion are learned anew from the others (`close`).
 
-    Steps on batches keep what each batch told of the models, 2 (L + 2) (L + 3) bytes for each model
-    and panel at rank L, and put the new in the place of the old (Hughes & Sudderth 2013): after the
-    first epoch there is no noise that a rate would have to take away. They begin at the mode that
-    one batch has.
+    Steps on batches keep what each batch told of the models, 2 (L + 1) (L + 4) bytes for each at
+    rank L and 4 (L + 3) more for each benchmark, and put the new in the place of the old (Hughes &
+    Sudderth 2013): after the first epoch there is no noise that a rate would have to take away.
+    They begin at the mode that one batch has.
 
     References
     ----------

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from bayes_lrmf.design import Design
 from bayes_lrmf.directed import (
@@ -26,7 +25,7 @@ from bayes_lrmf.scale_mixture import (
     central_shares,
     learned_shares,
     log_classes,
-    log_mixture,
+    mixed,
     student_shares,
 )
 from bayes_lrmf.spec import HyperPrior, Spec
@@ -55,6 +54,10 @@ class _Steps(NamedTuple):
     ----------
     log_class : array, shape (..., n_classes)
         Log evidence for each variance.
+    share : array, shape (..., n_classes)
+        Posterior probability of each.
+    log_mixture : array, shape (...)
+        Log evidence for all of them.
     log_normal : array, shape (...)
         Log evidence for the one normal prior that stands for them in the joint Gaussian.
     weight : array, shape (...)
@@ -66,6 +69,8 @@ class _Steps(NamedTuple):
     """
 
     log_class: np.ndarray
+    share: np.ndarray
+    log_mixture: np.ndarray
     log_normal: np.ndarray
     weight: np.ndarray
     inverse: np.ndarray
@@ -185,10 +190,11 @@ class DirectedPrior:
         distance = (factor * np.linalg.inv(s.factor_covariance)[step]).sum((1, 2))
 
         def steps(log_class: np.ndarray, shares: np.ndarray, m: Any, square: Any) -> _Steps:
-            weight = softmax(log_class + _log(shares), axis=-1) @ (1 / SCALE_GRID)
+            share, mixture = mixed(log_class, shares)
+            weight = share @ (1 / SCALE_GRID)
             w = weight[..., None]
             return _Steps(
-                log_class, log_class[..., 0], weight, weight, w * m, w[..., None] * square
+                log_class, share, mixture, mixture, weight, weight, w * m, w[..., None] * square
             )
 
         of_effects = log_classes(effect / s.effect_variance[step], 1)
@@ -277,9 +283,9 @@ class DirectedPrior:
             return self.settled
         factor, effect = self._mean_field(moments)
         s, step = self.scales, self.graph.step
-        value = log_mixture(factor.log_class, s.factor_shares[step]).sum()
+        value = factor.log_mixture.sum()
         value -= 0.5 * np.linalg.slogdet(s.factor_covariance)[1][step].sum()
-        value += log_mixture(effect.log_class, s.effect_shares[step][:, None]).sum()
+        value += effect.log_mixture.sum()
         value -= 0.5 * np.log(s.effect_variance[step]).sum()
         return float(value)
 
@@ -292,25 +298,22 @@ class DirectedPrior:
         precision = self.effect_weight / s.effect_variance[step]
         value += 0.5 * (np.log(precision) - precision * second_b).sum()
         value -= 0.5 * moments.mean.size * np.log(2 * np.pi)
-        value += (log_mixture(factor.log_class, s.factor_shares[step]) - factor.log_normal).sum()
-        mixed = log_mixture(effect.log_class, s.effect_shares[step][:, None])
-        return float(value + (mixed - effect.log_normal).sum())
+        value += (factor.log_mixture - factor.log_normal).sum()
+        return float(value + (effect.log_mixture - effect.log_normal).sum())
 
     def _with_shares(self, factor: _Steps, effect: _Steps) -> StepScales:
         s, step, prior = self.scales, self.graph.step, self.spec.tail
         found = []
-        for steps, shares, tail in (
-            (factor.log_class[:, None], s.factor_shares, s.factor_tail),
-            (effect.log_class, s.effect_shares, s.effect_tail),
-        ):
+        for steps, tail in ((factor, s.factor_tail), (effect, s.effect_tail)):
+            n, n_classes = steps.log_class.shape[0], steps.log_class.shape[-1]
             if self.spec.step_shape == "mixture":
-                counts = np.zeros_like(shares)
-                share = softmax(steps + _log(shares[step][:, None]), axis=-1)
-                np.add.at(counts, step, share.sum(1))
+                counts = np.zeros((len(STEPS), n_classes))
+                np.add.at(counts, step, steps.share.reshape(n, -1, n_classes).sum(1))
                 found.append((learned_shares(counts), tail))
                 continue
             if prior.learned:
-                value = _log_mixtures(steps, student_shares(_TAIL_GRID)).sum(1)
+                log_class = steps.log_class.reshape(n, -1, n_classes)
+                value = _log_mixtures(log_class, student_shares(_TAIL_GRID)).sum(1)
                 by_step = np.zeros((len(STEPS), len(_TAIL_GRID)))
                 np.add.at(by_step, step, value)
                 tail = _shrunk_tails(by_step, tail, prior)
@@ -449,7 +452,7 @@ def _integrated(
     """
     cavity = Cavity.of(mean, variance, weight)
     log_class = cavity.log_classes()
-    share = softmax(log_class + _log(shares), axis=-1)
+    share, log_mixture = mixed(log_class, shares)
     inverse = share / SCALE_GRID
     means, variances = cavity.means(), cavity.variances()
     along = (inverse[..., None] * means).sum(-2)
@@ -458,16 +461,14 @@ def _integrated(
     square[..., at, at] += (inverse[..., None] * variances).sum(-2)
     return _Steps(
         log_class,
+        share,
+        log_mixture,
         cavity.log_normal(weight),
-        weight ** (1 - _DAMPING) * cavity.matched(share) ** _DAMPING,
+        weight ** (1 - _DAMPING) * cavity.matched(share, weight) ** _DAMPING,
         inverse.sum(-1),
         (back @ along[..., None])[..., 0],
         back @ square @ back.mT,
     )
-
-
-def _log(shares: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(shares, 1e-300))
 
 
 def _log_mixtures(log_class: np.ndarray, shares: np.ndarray) -> np.ndarray:
