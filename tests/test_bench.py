@@ -76,7 +76,7 @@ def test_kinship_reaches_every_shared_ancestor():
 
 
 def test_a_simulated_table_hides_cells_and_keeps_the_truth_of_hidden_models(tmp_path, monkeypatch):
-    monkeypatch.setitem(tables.SIMULATED, "tiny", (60, 20, 2, 0.5))
+    monkeypatch.setitem(tables.SIMULATED, "tiny", (60, 20, 2, 0.5, 0.68))
     table = tables.simulated_table("tiny", tmp_path)
     train, split = table.split.train, table.split
     assert train.density == pytest.approx(0.68 * 0.98, abs=0.03)
@@ -141,7 +141,7 @@ def test_missing_peers_are_said(monkeypatch, tmp_path):
     ("arguments", "said"),
     [
         (["--only", "smurf"], "unknown contestant 'smurf'; choose among map,"),
-        (["--tables", "v3"], "unknown table 'v3'; choose among simulated, v1"),
+        (["--tables", "v3"], "unknown table 'v3'; choose among simulated, v1, paper-sized"),
         (["--repeats", "0"], "--repeats is 0: give 1 or more"),
         (["--cores", "0"], "--cores is 0: give 1 to "),
     ],

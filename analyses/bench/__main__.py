@@ -30,6 +30,7 @@ from bayes_lrmf.scoring import score
 
 FOLDER = Path("build/bench")
 _AGREEMENT = 1e-5
+_TABLES = ("simulated", "v1", "paper-sized")
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -39,7 +40,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one small simulated table")
     parser.add_argument("--repeats", type=int, default=1, help="medians over so many runs of each")
     parser.add_argument("--only", help=f"some contestants, by commas: {', '.join(names)}")
-    parser.add_argument("--tables", help="some tables, by commas: simulated, v1")
+    parser.add_argument("--tables", help=f"some tables, by commas: {', '.join(_TABLES)}")
     parser.add_argument("--cores", type=int, default=usable_cores(), help="of each contestant")
     chosen = parser.parse_args(given)
     if not 1 <= chosen.cores <= usable_cores():
@@ -50,8 +51,8 @@ def main(given: Sequence[str] | None = None) -> None:
     if unknown := sorted(set(only) - set(names)):
         parser.error(f"unknown contestant {unknown[0]!r}; choose among {', '.join(names)}")
     wanted = chosen.tables.split(",") if chosen.tables else ["simulated", "v1"]
-    if unknown := sorted(set(wanted) - {"simulated", "v1"}):
-        parser.error(f"unknown table {unknown[0]!r}; choose among simulated, v1")
+    if unknown := sorted(set(wanted) - set(_TABLES)):
+        parser.error(f"unknown table {unknown[0]!r}; choose among {', '.join(_TABLES)}")
     machine = described()
     print(
         f"{machine['processor']}, {machine['cores']} cores, load {machine['load_before']:.1f}; "
@@ -75,6 +76,8 @@ def _tables(wanted: Sequence[str], *, quick: bool) -> list[Table]:
     if "simulated" in wanted:
         name = "small" if quick else "v1-sized"
         found.append(simulated_table(name, FOLDER / name))
+    if "paper-sized" in wanted and not quick:
+        found.append(simulated_table("paper-sized", FOLDER / "paper-sized"))
     if "v1" in wanted and not quick:
         real = real_table(FOLDER / "v1")
         if real is None:

@@ -33,7 +33,7 @@ __all__ = ["CellTable"]
 _CHUNK_CELLS, _LANES, _WIDEST = 2**20, 16, 384
 _DENSE_CELLS = 400_000_000
 _DENSE_COUNT_CELLS = 6_000_000
-_DENSE_FROM = 0.02
+_DENSE_FROM = 0.04
 
 
 class CellTable:
