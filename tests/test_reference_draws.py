@@ -2,34 +2,75 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 import pytest
-from scipy.special import expit
 
 from analyses import reference_draws
-from analyses.reference_draws import CASES, ESS_LIMIT, RHAT_LIMIT, quantities, read_reference
+from analyses.reference_draws import (
+    CASES,
+    ESS_LIMIT,
+    RHAT_LIMIT,
+    probabilities,
+    quantities,
+    read_reference,
+)
 from bayes_lrmf.inference import fit_method
 from bayes_lrmf.posterior import DrawsState
 
+REFERENCE = "kept draws of NumPyro's NUTS"
 NUTS = {"num_warmup": 400, "num_samples": 800}
+N_DRAWS = 8000
 
 
+@functools.cache
+def drawn(name):
+    return CASES[name].drawn()
+
+
+@pytest.mark.ledger
 @pytest.mark.parametrize("name", CASES)
-def test_kept_diagnostics_are_sound(name):
+def test_kept_diagnostics_are_sound(name, claim):
     kept = read_reference(name)
     case, told, table = CASES[name], kept.told, kept.summary
     assert (told["spec"], told["changes"]) == (case.spec, _as_json(case.changes))
     assert told["quantities"] == len(table) == len(table.index.unique())
     assert told["greatest R-hat"] == pytest.approx(table["rhat"].max(), abs=1e-4)
-    assert table["rhat"].max() < RHAT_LIMIT
-    assert table[["ess bulk", "ess tail"]].min(axis=None) > ESS_LIMIT
-    assert told["divergences"] <= 1e-3 * told["chains"] * told["draws a chain"]
-    # The thinned draws are of the posterior that the summary is of.
-    draws = kept.arrays["draws"].reshape(-1, len(kept.arrays["drawn"]))
-    same = table.loc[list(kept.arrays["drawn"])]
+    ess = table[["ess bulk", "ess tail"]].min(axis=None)
+    assert min(told["least bulk ESS"], told["least tail ESS"]) == round(ess)
+    share = told["divergences"] / (told["chains"] * told["draws a chain"])
+    # Well below what a mean of probabilities is asked to be within.
+    error = table.loc[table.index.str.startswith("probability "), "mcse mean"].max()
+    for what, measured, tolerance in (
+        ("greatest R-hat, less one", table["rhat"].max() - 1, RHAT_LIMIT - 1),
+        (f"{ESS_LIMIT} by the least effective sample size, bulk or tail", ESS_LIMIT / ess, 1),
+        ("share of draws that diverged", share, 1e-3),
+        ("greatest Monte Carlo error of a mean of probability", error, ASKED[0] / 3),
+    ):
+        claim(
+            f"Reference draws of four posteriors: {what}",
+            "diagnostics of ArviZ",
+            measured,
+            tolerance,
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_thinned_draws_are_of_the_posterior_that_the_summary_is_of(name):
+    import arviz as az
+
+    kept = read_reference(name)
+    chains = kept.arrays["draws"].astype(float)
+    draws = chains.reshape(-1, chains.shape[-1])
+    same = kept.summary.loc[list(kept.arrays["drawn"])]
     off = (draws.mean(0) - same["mean"]) / same["sd"]
     assert off.abs().max() < 6 / len(draws) ** 0.5
+    # Scores have light tails, so that some 300 draws tell their sd to 4 %.
+    scores = same.index.str.startswith("score ")
+    assert np.abs(draws.std(0) / same["sd"] - 1)[scores].max() < 0.2
+    assert az.rhat(chains, chain_axis=0, draw_axis=1).max() < 1.05
 
 
 def test_kept_references_take_little_room():
@@ -38,24 +79,47 @@ def test_kept_references_take_little_room():
 
 
 def test_kept_table_is_what_the_simulator_draws():
-    data = CASES["counts"].drawn()
     kept = read_reference("counts")
-    assert kept.is_of(data)
+    assert kept.is_of(drawn("counts"))
     kept.arrays["successes"][0, 0] += 1
-    assert not kept.is_of(data)
+    assert not kept.is_of(drawn("counts"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name != "counts"])
 def test_other_kept_tables_too(name):
-    assert read_reference(name).is_of(CASES[name].drawn())
+    assert read_reference(name).is_of(drawn(name))
 
 
-# Gaps of means and of ratios of sd. NUTS has the error of some 400 draws; what the others are off
-# by is their approximation.
+MEASURES = (
+    "RMS gap of means of probabilities",
+    "mean ratio of sds of probabilities, gap from one",
+    "mean ratio of sds of benchmark scores, gap from one",
+)
+ASKED = (0.01, 0.15, 0.15)
+# Some 1.5 times the worst of three keys, or what is asked if that is met. What nuts is off by is
+# the error of some 400 draws; what the others are off by is their approximation.
 TOLERANCES = {
-    ("counts", "nuts"): (0.01, 0.1),
+    ("counts", "nuts"): (0.01, 0.1, 0.1),
+    ("counts", "vb"): (0.01, 0.1, 0.1),
+    ("items", "vb"): (0.04, 0.12, 0.3),
+    ("directed", "vb"): (0.02, 0.15, 0.15),
+    ("irt", "vb"): (0.03, 0.33, 0.7),
 }
+
+
+def gaps(kept, found):
+    """Return `MEASURES` of draws of `quantities`."""
+    ratios = {}
+    for kind, named in (("probability", probabilities(found)), ("score", found)):
+        draws = {n: v for n, v in named.items() if n.startswith(f"{kind} ")}
+        table = kept.summary.loc[list(draws)]
+        off = np.array([v.mean() for v in draws.values()]) - table["mean"]
+        sd = np.array([v.std() for v in draws.values()])
+        ratios[kind] = abs(float((sd / table["sd"]).mean()) - 1)
+        if kind == "probability":
+            rms = float(np.sqrt((off**2).mean()))
+    return rms, ratios["probability"], ratios["score"]
 
 
 @pytest.mark.ledger
@@ -63,31 +127,22 @@ TOLERANCES = {
 @pytest.mark.parametrize(("name", "method"), TOLERANCES)
 def test_methods_against_reference_draws(name, method, claim):
     case, kept = CASES[name], read_reference(name)
-    data, spec = case.drawn(), case.declared()
+    data, spec = drawn(name), case.declared()
     assert kept.is_of(data)
     design = case.design(data)
     options = NUTS if method == "nuts" else {}
     fitted = fit_method(method, design, spec, key=jax.random.key(0), **options)
-    n_draws = fitted.state.n_draws if isinstance(fitted.state, DrawsState) else 2000
+    assert fitted.record.converged, fitted.record.message
+    n_draws = fitted.state.n_draws if isinstance(fitted.state, DrawsState) else N_DRAWS
     found = quantities(design, spec, fitted.draws(n_draws, key=jax.random.key(1)))
-    psi = {n: expit(v) for n, v in found.items() if n.startswith("psi ")}
-    table = kept.summary.loc[[n.replace("psi", "probability", 1) for n in psi]]
-    mean = np.array([v.mean() for v in psi.values()])
-    sd = np.array([v.std() for v in psi.values()])
-    by_mean, by_sd = TOLERANCES[name, method]
-    reference = "kept draws of NumPyro's NUTS"
-    claim(
-        f"{method}, {name}: RMS gap of means of probabilities",
-        reference,
-        float(np.sqrt(((mean - table["mean"]) ** 2).mean())),
-        by_mean,
-    )
-    claim(
-        f"{method}, {name}: mean ratio of sds of probabilities, gap from one",
-        reference,
-        abs(float((sd / table["sd"]).mean()) - 1),
-        by_sd,
-    )
+    measured = gaps(kept, found)
+    for what, gap, tolerance, asked in zip(
+        MEASURES, measured, TOLERANCES[name, method], ASKED, strict=True
+    ):
+        missed = tolerance > asked
+        note = f"; {asked:g} is asked for, and missed" if missed else ""
+        claim(f"{method}, {name}: {what}{note}", REFERENCE, gap, tolerance)
+        assert not missed or gap > asked, f"{method}, {name}: {what} is {gap}, no longer missed"
 
 
 def _as_json(changes):
