@@ -21,7 +21,7 @@ from bayes_lrmf.inference import fit_method
 from bayes_lrmf.posterior import DrawsState
 
 REFERENCE = "kept draws of NumPyro's NUTS"
-NUTS = {"num_warmup": 400, "num_samples": 800}
+NUTS = {"num_warmup": 400, "num_samples": 800, "target_accept": 0.95}
 N_DRAWS = 8000
 
 
@@ -97,14 +97,18 @@ MEASURES = (
     "mean ratio of sds of benchmark scores, gap from one",
 )
 ASKED = (0.01, 0.15, 0.15)
-# Some 1.5 times the worst of three keys, or what is asked if that is met. What nuts is off by is
-# the error of some 400 draws; what the others are off by is their approximation.
+# Some 1.5 times the worst of three keys, or what is asked where that is less and they meet it. What
+# nuts is off by is the error of some 400 draws, what the others are off by is their approximation.
 TOLERANCES = {
     ("counts", "nuts"): (0.01, 0.1, 0.1),
-    ("counts", "vb"): (0.01, 0.1, 0.1),
-    ("items", "vb"): (0.04, 0.12, 0.3),
-    ("directed", "vb"): (0.02, 0.15, 0.15),
-    ("irt", "vb"): (0.03, 0.33, 0.7),
+    ("counts", "svi"): (0.01, 0.07, 0.12),
+    ("counts", "vb"): (0.01, 0.05, 0.05),
+    ("items", "svi"): (0.025, 0.07, 0.15),
+    ("items", "vb"): (0.04, 0.12, 0.28),
+    ("irt", "nuts"): (0.01, 0.1, 0.1),
+    ("irt", "svi"): (0.02, 0.15, 0.4),
+    ("irt", "vb"): (0.03, 0.3, 0.7),
+    ("directed", "vb"): (0.02, 0.2, 0.2),
 }
 
 
@@ -139,10 +143,11 @@ def test_methods_against_reference_draws(name, method, claim):
     for what, gap, tolerance, asked in zip(
         MEASURES, measured, TOLERANCES[name, method], ASKED, strict=True
     ):
-        missed = tolerance > asked
-        note = f"; {asked:g} is asked for, and missed" if missed else ""
+        falls_short = tolerance > asked
+        note = f"; {asked:g} is asked for" if falls_short else ""
         claim(f"{method}, {name}: {what}{note}", REFERENCE, gap, tolerance)
-        assert not missed or gap > asked, f"{method}, {name}: {what} is {gap}, no longer missed"
+        # Else the tolerance is out of date, or draws that should be too narrow are too wide.
+        assert not falls_short or gap > 0.8 * asked, f"{method}, {name}: {what} is only {gap}"
 
 
 def _as_json(changes):
