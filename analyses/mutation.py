@@ -195,21 +195,19 @@ def tried(module: str, *, most: int, seed: int, again: bool) -> dict[str, Any]:
                 print(f"{module} {line}: {old}  ->  {new}", flush=True)
             elif at % 10 == 0:
                 print(f"{module}: {at + 1} of {len(left)}", flush=True)
-    return row(module, len(every), [known[one] for one in some])
+    return row(module, len(every), seed, [known[one] for one in some])
 
 
-def row(module: str, n: int, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a row of the table; the error is that of a sample without replacement."""
+def row(module: str, n: int, seed: int, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a row of the table, of results of a random part of n changes."""
     reasons = explanations()
     alive = [one for one in results if not one["killed"]]
-    share = 1 - len(alive) / len(results)
-    finite = (n - len(results)) / max(n - 1, 1)
     return {
         "module": module,
         "changes": n,
+        "seed": seed,
         "tried": len(results),
         "noticed": len(results) - len(alive),
-        "standard error": (share * (1 - share) / len(results) * finite) ** 0.5,
         "explained": sum((module, one["old"], one["new"]) in reasons for one in alive),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import scipy.stats
 
 from analyses import sbc, study
 from bayes_lrmf.files import written_whole
@@ -102,8 +103,9 @@ ordinary size stands beside `nuts` in `analyses/README.md`.
 
 Would tests notice a mistake? Modules are changed in one place at a time (another operator, another
 number, a condition turned round), and the fast tests of the module run: `make mutation`. Tried is a
-random part of all changes; "explained" are those that may pass unnoticed, as they change nothing
-that is promised, each with its reason in `analyses/mutation_survivors.csv`.
+random part of all changes, drawn by a seed that no test was written after; the interval is the
+exact binomial one of Clopper and Pearson. "explained" are those that may pass unnoticed, as they
+change nothing that is promised, each with its reason in `analyses/mutation_survivors.csv`.
 
 {{mutants}}
 """
@@ -124,14 +126,21 @@ def page(kept: dict[str, list[dict[str, Any]]]) -> str:
         runs = runs[[*runs.columns.drop("date"), "date"]]
     changes = pd.DataFrame(kept.get("mutants", []))
     if len(changes):
-        share = (changes["noticed"] / changes["tried"]).map("{:.1%}".format)
-        error = changes.pop("standard error").map("{:.1%}".format)
-        changes.insert(changes.columns.get_loc("explained"), "share", share + " ± " + error)
+        at = changes.columns.get_loc("explained")
+        changes.insert(at, "share", (changes["noticed"] / changes["tried"]).map("{:.1%}".format))
+        ends = map(_interval, changes["noticed"], changes["tried"])
+        changes.insert(at + 1, "95 % interval", [f"{low:.1%} to {high:.1%}" for low, high in ends])
     return _PAGE.format(
         claims=study.markdown(claims[columns]),
         calibrations=study.markdown(runs),
         mutants=study.markdown(changes),
     )
+
+
+def _interval(k: int, n: int) -> tuple[float, float]:
+    """Return the exact binomial 95 % interval of a share (Clopper and Pearson, 1934)."""
+    low, high = scipy.stats.binomtest(k, n).proportion_ci(0.95, method="exact")
+    return float(low), float(high)
 
 
 def _verdict(holds: pd.Series) -> pd.Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import networkx as nx
@@ -45,9 +46,9 @@ def rule(table, name):
 def test_wide_intervals_are_flagged_widest_first(posterior, drawn):
     found = rule(flag(posterior, key=KEY, max_width=0.3), "width")
     lower, upper = np.quantile(drawn.scores, [0.05, 0.95], axis=0)
-    assert len(found) == ((upper - lower) > 0.3).sum() > 0
-    assert (found["value"] > 0.3).all()
-    assert found["value"].is_monotonic_decreasing
+    width = (upper - lower).ravel()
+    assert (width > 0.3).any()
+    np.testing.assert_allclose(found["value"], np.sort(width[width > 0.3])[::-1])
     assert found["reason"].iloc[0].startswith("the 90% interval is 0.")
     assert rule(flag(posterior, key=KEY, max_width=1), "width").empty
     run = found.set_index(["model", "benchmark"])["reason"]
@@ -72,6 +73,7 @@ def test_models_in_doubt_of_the_best_are_flagged(posterior):
     average = ranks[ranks["benchmark"] == "average"].set_index("model")
     assert set(found["benchmark"]) == {"average"}
     assert found["value"].between(0.1, 0.9).all()
+    assert (found["value"] - 0.5).abs().is_monotonic_increasing
     # Who is in doubt has a rank around the border.
     assert average.loc[found["model"], "lower"].le(5.5).all()
     assert average.loc[found["model"], "upper"].ge(5.5).all()
@@ -143,6 +145,14 @@ def test_undecided_are_those_of_ten_draws(posterior, by_hand):
     assert list(found["model"]) == list(by_hand.models[[1, 2, 0]])
     assert "3 of 8 run, " in found["reason"].iloc[2]
     assert set(found["benchmark"]) == {"x"}
+    # A score on the threshold is not above it.
+    found = rule(flag(posterior, key=KEY, threshold=0.4, ci_prob=0.8), "threshold")
+    assert list(found["value"]) == [0.5]
+
+
+def test_an_event_and_its_opposite_are_not_both_likelier_than_half(posterior, by_hand):
+    found = flag(posterior, key=KEY, threshold=0.5, top_k=1, ci_prob=0.4)
+    assert set(found["rule"]) == {"no kin"}
 
 
 def test_ranks_in_doubt_are_those_of_ten_draws(posterior, by_hand):
@@ -179,10 +189,51 @@ def test_widths_and_kin_are_those_of_ten_draws(posterior, data, by_hand):
     assert found["value"].iloc[0] == pytest.approx(upper - lower)
     assert found["lower"].iloc[0] == pytest.approx(lower)
     assert "the 50% interval is 0.21 wide, more than 0.2: none run" in found["reason"].iloc[0]
+    # An interval as wide as allowed is not wider.
+    same = flag(posterior, key=KEY, max_width=found["value"].iloc[0], ci_prob=0.5)
+    assert rule(same, "width").empty
     alone = rule(flag(posterior, key=KEY), "no kin")
     assert list(alone["model"]) == ["nobody/knows"] * 2
     assert list(alone["benchmark"]) == ["x", "y"]
     assert list(alone["value"]) == [0, 0]
+    # One result is enough for a prediction of its own.
+    by_hand.n_observed[2, 1] = 1
+    assert rule(flag(posterior, key=KEY), "no kin").empty
+
+
+def test_rows_of_all_rules_are_numbered_through(posterior, by_hand):
+    found = flag(posterior, key=KEY, threshold=0.5, top_k=1, max_width=0.1)
+    assert found["rule"].nunique() == 4
+    assert list(found.index) == list(range(len(found)))
+
+
+def test_parents_are_compared_where_a_fit_tells_of_steps(posterior, monkeypatch):
+    def fitted(lineage="directed", edges=1, state=posterior.state):
+        return SimpleNamespace(
+            spec=SimpleNamespace(lineage=lineage),
+            design=SimpleNamespace(core=SimpleNamespace(child=np.zeros(edges, int))),
+            state=state,
+        )
+
+    far = pd.DataFrame(
+        {
+            "model": ["a", "b", "c"],
+            "doubtful": [True, False, True],
+            "tail_probability": [0.02, 0.5, 0.01],
+            "reason": ["far", "near", "further"],
+        }
+    )
+    monkeypatch.setattr(flags, "recorded_parents", lambda *_, **__: far)
+    table = pd.DataFrame({"model": ["a", "b", "c", "d"]})
+    found = flags._unlike_kin(fitted(), table, KEY)
+    assert list(found["model"]) == ["c", "a"]
+    assert list(found["value"]) == [0.01, 0.02]
+    assert list(found["reason"]) == [
+        "its results contradict its kin: further",
+        "its results contradict its kin: far",
+    ]
+    for other in (fitted("laplacian"), fitted("none"), fitted(edges=0), fitted(state=None)):
+        assert flags._unlike_kin(other, table, KEY).empty
 
 
 def test_relatives_are_counted_as_networkx_does(posterior, data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -88,7 +89,7 @@ def sites(design, spec, seed):
         "factor": rng.normal(size=(k, n)),
         "ability_unit": rng.normal(size=n),
         "effect_unit": rng.normal(size=(1, n)),
-        "loading_mean": rng.normal(size=(k, 2)),
+        **({"loading_mean": rng.normal(size=(k, 2))} if spec.loading_mean else {}),
         "loading": rng.normal(size=(k, m)),
         "intercept_mean": rng.normal(size=2),
         "intercept": rng.normal(size=m),
@@ -141,9 +142,11 @@ def expected(design, spec, values, counts):
         else:
             total += normal.logpdf(values[name], 0, sd).sum()
     of_item = np.array([0, 1, 1, 0])
-    total += normal.logpdf(values["loading_mean"], 0, spec.loading_mean_sd.median).sum()
-    around = values["loading"] - values["loading_mean"][:, of_item]
-    if spec.item_prior == "laplacian":
+    around = values["loading"]
+    if spec.loading_mean:
+        total += normal.logpdf(values["loading_mean"], 0, spec.loading_mean_sd.median).sum()
+        around = around - values["loading_mean"][:, of_item]
+    if spec.item_prior == "laplacian" and design.item_graph is not None:
         total += field(around, SIMILAR, 1, 0.1)
     else:
         total += normal.logpdf(around).sum()
@@ -175,17 +178,18 @@ def likelihood(design, spec, values, counts):
 
 
 @pytest.mark.parametrize(
-    ("changes", "tolerance"),
+    ("changes", "similar", "tolerance"),
     [
-        ({}, 1e-8),
-        ({"item_prior": "independent", "lineage": "none"}, 1e-8),
-        ({"likelihood": "logit_normal"}, 1e-4),
-        ({"benchmark_sd": HyperPrior(0.4), "kappa": HyperPrior(0.5)}, 1e-8),
+        ({}, SIMILAR, 1e-8),
+        ({"item_prior": "independent", "lineage": "none"}, SIMILAR, 1e-8),
+        ({"likelihood": "logit_normal"}, SIMILAR, 1e-4),
+        ({"benchmark_sd": HyperPrior(0.4), "kappa": HyperPrior(0.5)}, SIMILAR, 1e-8),
+        ({"loading_mean": False}, [], 1e-8),
     ],
 )
-def test_density_is_that_of_scipy(changes, tolerance, designed, counts):
+def test_density_is_that_of_scipy(changes, similar, tolerance, designed, counts):
     spec = dataclasses.replace(SPEC, **changes)
-    design = designed(spec)
+    design = designed(spec, similar=similar)
     # The parent that was never run joins two models of the table.
     assert design.n_core == 4 + (spec.lineage == "laplacian")
     found, by_hand = [], []
@@ -269,6 +273,8 @@ def test_hyperparameters_are_those_that_the_table_and_the_spec_need(designed):
     assert set(used(benchmark_effects=False)) == every - {"benchmark_sd"}
     assert set(used(intercept=False)) == every - {"intercept_sd"}
     assert set(used(likelihood="binomial")) == every - {"concentration"}
+    # Bernoulli counts a cell once, whatever its trials.
+    assert set(used(likelihood="bernoulli")) == every - {"concentration"}
     assert used(likelihood="logit_normal")["overdispersion_sd"] == (3,)
     assert set(used(lineage="directed", item_prior="independent")) == {
         "intercept_sd",
@@ -286,15 +292,89 @@ def test_noise_is_that_of_the_benchmark_on_items_of_several_trials(designed):
     noise = noise_of_items(design, np.array([0.1, 0.2, 0.3]))
     np.testing.assert_allclose(noise, [0.0, 0.2, 0.2, 0.3])
     assert noise_of_items(design, None) is None
+    twice = SimpleNamespace(
+        items=design.items.assign(trials=[1, 2, 1, 3]), benchmark_index=design.benchmark_index
+    )
+    noise = noise_of_items(twice, np.array([0.1, 0.2, 0.3]))
+    np.testing.assert_allclose(noise, [0.0, 0.2, 0.0, 0.3])
+
+
+def sampled(design, spec, without=(), **options):
+    """Return the sites of one run of the program, by name; values of most are given."""
+    values = {name: v for name, v in sites(design, spec, 1).items() if name not in without}
+    given = numpyro.handlers.substitute(program, data=values)
+    return numpyro.handlers.trace(numpyro.handlers.seed(given, 0)).get_trace(
+        design, spec, **options
+    )
+
+
+SMOOTH = dataclasses.replace(
+    SPEC, likelihood="bernoulli", ability=False, benchmark_effects=False, intercept=False,
+    loading_mean=False, penalty=Penalty(0.7, 0.4, 0.3),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "n_core"),
+    [
+        (SPEC, 5),
+        (dataclasses.replace(SPEC, lineage="none", item_prior="independent"), 4),
+        (dataclasses.replace(SPEC, likelihood="logit_normal"), 5),
+        (SMOOTH, 5),
+        (dataclasses.replace(SMOOTH, penalty=Penalty(0.0, 0.0, 0.3)), 5),
+    ],
+)
+def test_every_site_is_one_event_of_the_shape_it_is_said_to_have(spec, n_core, designed):
+    design = designed(spec)
+    found = sampled(design, spec)
+    shapes = {"factor": (2, n_core), "loading": (2, 4)}
+    if spec.penalty is None:
+        shapes |= {
+            "loading_mean": (2, 2), "intercept": (4,), "intercept_mean": (2,),
+            "ability_unit": (n_core,), "effect_unit": (1, n_core),
+        }  # fmt: skip
+    shapes |= {name: shape for name, (_, shape) in hyperparameters(design, spec).items()}
+    assert set(found) == {*shapes, "responses"}
+    for name, shape in shapes.items():
+        assert (found[name]["fn"].batch_shape, found[name]["fn"].event_shape) == ((), shape), name
+
+
+def test_a_directed_prior_has_factors_and_effects_of_its_descent(designed, monkeypatch):
+    spec = dataclasses.replace(SPEC, lineage="directed", item_prior="independent")
+    design = designed(spec)
+    made = {name: sites(design, spec, 2)[name] for name in ("factor", "ability_unit")}
+    monkeypatch.setattr("bayes_lrmf.program.descend", lambda *_: made)
+    found = sampled(design, spec, without=made)
+    for name, value in made.items():
+        assert found[name]["type"] == "deterministic"
+        assert found[name]["value"] is value
+    assert {"loading", "intercept", "intercept_sd", "concentration"} <= set(found)
+    assert not {"kappa", "factor_sd", "ability_sd", "benchmark_sd", "effect_unit"} & set(found)
+
+
+def test_the_likelihood_is_of_everything_or_of_as_many_batches_as_asked_for(designed):
+    design = designed(SPEC)
+    whole = sampled(design, SPEC)["responses"]["fn"].log_factor
+    asked = []
+
+    def estimate(key, rows, cols, concentration, n_batches, noise_sd):
+        asked.append(n_batches)
+        return -7.0
+
+    table = SimpleNamespace(log_likelihood=design.table.log_likelihood, estimate=estimate)
+    batched = design.holding(table)
+    for n_batches in (2, 5):
+        found = sampled(batched, SPEC, n_batches=n_batches)["responses"]["fn"]
+        assert found.log_factor == -7.0
+    assert asked == [2, 5]
+    assert sampled(batched, SPEC, n_batches=1)["responses"]["fn"].log_factor == whole
 
 
 def test_kappa_stays_within_what_data_can_tell_apart(designed):
     """Draws of a prior next to flat in log kappa fill the range, and stay in it."""
     spec = dataclasses.replace(SPEC, kappa=HyperPrior(0.3, 1e3))
     design = designed(spec)
-    with numpyro.handlers.seed(rng_seed=0), numpyro.handlers.trace() as sampled:
-        program(design, spec)
     # The log range is 13.8: of 50,000 draws 18 are expected within half a percent of an end.
-    kappa = sampled["kappa"]["fn"].sample(jax.random.key(1), (50_000,))
+    kappa = sampled(design, spec)["kappa"]["fn"].sample(jax.random.key(1), (50_000,))
     assert 1e-4 <= kappa.min() < 1.005e-4
     assert 99.5 < kappa.max() <= 1e2 * (1 + 1e-12)
