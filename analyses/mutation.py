@@ -122,7 +122,7 @@ def difference(before: str, after: str) -> tuple[int, str, str]:
     blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     (block,) = [block for block in blocks if block[0] != "equal"]
     parts = (old[block[1] : block[2]], new[block[3] : block[4]])
-    return block[1] + 1, *(" ".join(map(str.strip, part)) for part in parts)
+    return block[1] + 1, *(" ".join(map(str.strip, part)).strip() for part in parts)
 
 
 def _fails(folder: Path, tests: tuple[str, ...], log: Path, seconds: int) -> tuple[bool, float]:

@@ -160,10 +160,12 @@ def test_tables_over_the_whole_range_of_kappa(name):
 @pytest.mark.usefixtures("x64")
 def test_kappa_outside_its_range_gives_nan_and_is_refused_when_checked():
     graph = LaplacianGraph(CYCLES)
-    low, high = KAPPA_RANGE
-    kappas = jnp.array([low / 1.01, low * 1.01, high / 1.01, high * 1.01])
-    for values in graph.log_determinant_and_scale(kappas):
-        np.testing.assert_array_equal(np.isnan(values), [True, False, False, True])
+    low, high = 1e-6, 1e4
+    near = 1 + 5e-5
+    kappas = np.array([low / near, low * near, high / near, high * near])
+    for form in (np.asarray, jnp.asarray):
+        for values in graph.log_determinant_and_scale(form(kappas)):
+            np.testing.assert_array_equal(np.isnan(values), [True, False, False, True])
     log_prob = LineageGMRF(graph, kappa=kappas, validate_args=False).log_prob(
         np.ones(graph.n_nodes)
     )
@@ -171,6 +173,25 @@ def test_kappa_outside_its_range_gives_nan_and_is_refused_when_checked():
     for wrong in ({"kappa": high * 2}, {"kappa": low / 2}, {"tau": -1.0}):
         with pytest.raises(ValueError, match="invalid"):
             LineageGMRF(graph, **wrong, validate_args=True)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_field_of_a_graph_alone_is_scaled_and_shrinks_a_tenth(rng):
+    value = rng.normal(size=len(CYCLES))
+    expected = normal_of(dense_precision(CYCLES, 1.0, 0.1)).logpdf(value)
+    assert float(LineageGMRF(LaplacianGraph(CYCLES)).log_prob(value)) == pytest.approx(expected)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_value_that_is_no_vector_of_numbers_is_told_of_when_checked():
+    field = LineageGMRF(LaplacianGraph(CYCLES), validate_args=True)
+    with pytest.warns(UserWarning, match="Out-of-support"):
+        field.log_prob(np.full(len(CYCLES), np.nan))
+
+
+def test_parts_are_put_together_unchecked_whatever_jax_makes_of_them():
+    field = LineageGMRF(LaplacianGraph(CYCLES), tau=2.0, validate_args=True)
+    assert float(jax.tree.map(lambda leaf: -leaf, field).tau) == -2
 
 
 variance_of = jax.jit(lambda field: field.variance)
@@ -403,6 +424,7 @@ def test_variational_fit_finds_the_posterior_mean(key, rng):
     ("adjacency", "says"),
     [
         (np.zeros((2, 3)), r"shape \(2, 3\)"),
+        (np.zeros((3, 2)), r"shape \(3, 2\)"),
         (np.array([[0.0, 1.0], [0.0, 0.0]]), "not symmetric"),
         (np.array([[0.0, 1.0], [2.0, 0.0]]), "not symmetric"),
         (np.array([[0.0, -1.0], [-1.0, 0.0]]), "negative weight"),
@@ -430,8 +452,11 @@ def test_any_form_and_kind_of_matrix_is_one_graph(form, kind):
 @pytest.mark.usefixtures("x64")
 def test_repeated_entries_of_a_matrix_add_up_and_stored_zeros_are_no_edges():
     i, j, w = [0, 1, 0, 1, 2, 0, 1], [1, 0, 1, 0, 0, 2, 2], [1.0, 1.0, 0.5, 0.5, 2.0, 2.0, 0.0]
-    graph = LaplacianGraph(sp.coo_array((w, (i, j)), shape=(3, 3)))
+    given = sp.coo_array((w, (i, j)), shape=(3, 3))
+    graph = LaplacianGraph(given)
     assert len(graph.rows) == 2
+    # What was given stays as it was.
+    np.testing.assert_array_equal(given.data, w)
     adjacency = adjacency_of(3, [(0, 1), (0, 2)], [1.5, 2.0])
     value = np.array([0.3, -1.0, 0.8])
     field = LineageGMRF(graph, tau=1.2, kappa=0.2)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 import scipy.stats
 
 from bayes_lrmf import predict as predictions
@@ -221,16 +222,147 @@ def test_scores_agree_with_drawing_every_response(gaussian, design):
             )
 
 
-def test_bounded_counts_have_the_moments_asked_for():
-    rng = np.random.default_rng(0)
-    n = np.array([40.0, 40.0, 7.0, 0.0])
-    mean, variance = np.array([30.0, 1.0, 3.0, 0.0]), np.array([6.0, 0.9, 1.5, 0.0])
-    counts = _bounded_counts(np.tile(mean, (50_000, 1)), np.tile(variance, (50_000, 1)), n, rng)
-    np.testing.assert_allclose(counts.mean(0), mean, atol=0.06)
-    # Rounding adds up to 1/12.
-    np.testing.assert_allclose(counts[:, :3].var(0), variance[:3] + 1 / 12, rtol=0.12)
-    assert (counts >= 0).all()
-    assert (counts <= n).all()
+def test_counts_are_rounded_betas_of_the_moments_asked_for():
+    n = np.array([40.0, 40.0, 7.0, 1.0, 5.0, 3.0, 0.0])
+    mean = np.array([30.0, 1.0, 3.0, 0.3, 5.0, 0.0, 0.0])
+    variance = np.array([6.0, 0.9, 1.5, 0.15, 0.0, 0.0, 0.0])
+    n_draws, rng = 50_000, np.random.default_rng(0)
+    counts = _bounded_counts(np.tile(mean, (n_draws, 1)), np.tile(variance, (n_draws, 1)), n, rng)
+    for u in range(4):
+        share = mean[u] / n[u]
+        total = mean[u] * (n[u] - mean[u]) / variance[u] - 1
+        edges = (np.arange(n[u] + 2) - 0.5) / n[u]
+        expected = np.diff(scipy.stats.beta(share * total, (1 - share) * total).cdf(edges))
+        drawn = np.bincount(counts[:, u].astype(int), minlength=int(n[u]) + 1) / n_draws
+        # Five standard errors.
+        error = 5 * np.sqrt(expected * (1 - expected) / n_draws)
+        assert (np.abs(drawn - expected) <= error + 1e-4).all(), n[u]
+    # What is certain is not drawn.
+    np.testing.assert_array_equal(counts[:, 4:], np.tile([5.0, 0.0, 0.0], (n_draws, 1)))
+    # One trial is all or nothing.
+    one = _bounded_counts(np.full((n_draws, 1), 0.3), np.full((n_draws, 1), 0.21), n[3:4], rng)
+    assert set(np.unique(one)) == {0.0, 1.0}
+    assert one.mean() == pytest.approx(0.3, abs=5 * (0.21 / n_draws) ** 0.5)
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Return a posterior of four draws for two models, on counts of two benchmarks, and its parts.
+
+    The first model ran some of the trials, the second none.
+    """
+    rng = np.random.default_rng(7)
+    successes = np.array([[1, 2, 0, 5, 0], [0] * 5], float)
+    trials = np.array([[1, 3, 0, 8, 0], [0] * 5], float)
+    items = pd.DataFrame(
+        {"benchmark": list("xxxyy"), "item": list("abcde"), "trials": [1, 6, 2, 8, 9]}
+    )
+    models = np.array(["m", "n"], dtype=object)
+    design = SimpleNamespace(
+        models=models, items=items, n_items=5, benchmarks=np.array(["x", "y"], dtype=object),
+        benchmark_index=np.array([0, 0, 0, 1, 1]),
+        responses=SimpleNamespace(
+            matrices=lambda names: [
+                part[[list(models).index(name) for name in names]] for part in (successes, trials)
+            ]
+        ),
+    )  # fmt: skip
+    rows, cols = (rng.normal(size=(4, 2, n)).astype(np.float32) for n in (2, 5))
+    parts = SimpleNamespace(
+        successes=successes, trials=trials, full=items["trials"].to_numpy(float),
+        psi=np.einsum("dcm,dci->dmi", rows, cols), values={}, noise_sd=None,
+    )  # fmt: skip
+    monkeypatch.setattr(
+        predictions,
+        "_prepared",
+        lambda *_: (np.arange(2), rows, cols, parts.values, np.random.default_rng(5)),
+    )
+    monkeypatch.setattr(predictions, "noise_sd_of", lambda *_: parts.noise_sd)
+    return SimpleNamespace(design=design, is_point=False, kind="predictive"), parts
+
+
+def test_scores_are_what_was_seen_and_counts_of_what_is_left(by_hand, monkeypatch):
+    posterior, parts = by_hand
+    concentration = np.array([[9.0, 2.0], [1.0, 30.0], [4.0, 8.0], [0.5, 5.0]])
+    parts.values = {"concentration": concentration}
+    told = []
+
+    def counts(mean, variance, n, rng):
+        told.append((mean, variance, n))
+        return np.full(mean.shape, 0.5, np.float32) * n
+
+    monkeypatch.setattr(predictions, "_bounded_counts", counts)
+    # Four draws of three items: one model at once.
+    monkeypatch.setattr(predictions, "_BLOCK_VALUES", 14)
+    seen = []
+    found = score_draws(posterior, key=KEY, progress=SimpleNamespace(update=seen.append))
+    assert seen == [1, 2, 3, 4]
+    left = parts.full - parts.trials
+    calls = iter(told)
+    for b, items in enumerate(([0, 1, 2], [3, 4])):
+        for u in range(2):
+            mean, variance, n = next(calls)
+            p = scipy.special.expit(parts.psi[:, u, items])
+            c = concentration[:, b, None]
+            drawn = scipy.stats.betabinom(left[u, items].astype(int), p * c, (1 - p) * c)
+            np.testing.assert_allclose(mean[:, 0], drawn.mean().sum(1), rtol=1e-5)
+            np.testing.assert_allclose(variance[:, 0], drawn.var().sum(1), rtol=1e-5)
+            assert n == left[u, items].sum()
+            total = parts.full[items].sum()
+            score = (parts.successes[u, items].sum() + 0.5 * n) / total
+            np.testing.assert_allclose(found.scores[:, u, b], score[0], rtol=1e-6)
+            assert found.n_items[u, b] == total
+            assert found.n_observed[u, b] == parts.trials[u, items].sum()
+    assert list(found.models) == ["m", "n"]
+    assert found.kind == "predictive"
+
+
+def test_noise_of_cells_is_drawn_for_every_item(by_hand, monkeypatch):
+    posterior, parts = by_hand
+    parts.noise_sd = np.random.default_rng(8).uniform(0.5, 2, (4, 5)).astype(np.float32)
+    posterior.is_point = True
+    left = parts.full - parts.trials
+    rng = np.random.default_rng(5)
+    found = score_draws(posterior, key=KEY)
+    for b, items in enumerate(([0, 1, 2], [3, 4])):
+        noise = rng.standard_normal((4, 2, len(items)), dtype=np.float32)
+        p = scipy.special.expit(parts.psi[..., items] + noise * parts.noise_sd[:, None, items])
+        count = parts.successes[:, items].sum(1) + (left[:, items] * p).sum(-1)
+        np.testing.assert_allclose(found.scores[..., b], count / parts.full[items].sum(), rtol=1e-5)
+    posterior.is_point = False
+    noise = np.random.default_rng(5).standard_normal((4, 2, 5), dtype=np.float32)
+    p = scipy.special.expit(parts.psi + noise * parts.noise_sd[:, None])
+    table = predict_items(posterior, key=KEY, ci_prob=0.5)
+    np.testing.assert_allclose(table["mean"], p.mean(0).ravel(), rtol=1e-5)
+    np.testing.assert_allclose(table["upper"], np.quantile(p, 0.75, axis=0).ravel(), rtol=1e-5)
+    assert list(table["model"]) == ["m"] * 5 + ["n"] * 5
+    assert list(table["item"]) == list("abcde") * 2
+    assert set(table["kind"]) == {"credible"}
+    np.testing.assert_allclose(table["observed"], [1, 2 / 3, np.nan, 5 / 8, *[np.nan] * 6])
+
+
+def test_predictions_are_silent_unless_asked_to_tell(by_hand, capsys):
+    posterior, _ = by_hand
+    predict_benchmarks(posterior, key=KEY)
+    predict_items(posterior, key=KEY)
+    assert capsys.readouterr().err == ""
+
+
+def test_blocks_of_items_are_of_as_many_models_as_values_allow(by_hand, monkeypatch):
+    posterior, _ = by_hand
+    # Four draws of five items a model.
+    for values, told in ((39, [1, 2]), (40, [2])):
+        monkeypatch.setattr(predictions, "_BLOCK_VALUES", values)
+        seen = []
+        progress = SimpleNamespace(update=seen.append)
+        predict_items(posterior, key=KEY, progress=progress)
+        assert seen == told
+
+
+def test_draws_do_not_change_and_are_themselves_alone():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        FOUR.kind = "point"
+    assert dataclasses.replace(FOUR) != FOUR
 
 
 def test_children_without_results_lie_around_their_parents(gaussian, design):
@@ -358,6 +490,11 @@ def test_blocks_of_models_change_nothing(point, monkeypatch):
 
 def test_item_tables_have_a_greatest_size(point, monkeypatch):
     models = list(point.design.models[:3])
+    monkeypatch.setattr(predictions, "_chosen", lambda *_: range(20_000_001))
+    single = SimpleNamespace(design=SimpleNamespace(items=["one"]))
+    with pytest.raises(InputError, match="20,000,001 item predictions"):
+        predict_items(single, key=KEY)
+    monkeypatch.undo()
     monkeypatch.setattr(predictions, "_MOST_ITEM_ROWS", 120)
     assert len(predict_items(point, key=KEY, models=models)) == 120
     monkeypatch.setattr(predictions, "_MOST_ITEM_ROWS", 119)

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from analyses import sbc, validation
 
@@ -30,6 +31,21 @@ def test_page_says_what_holds():
     assert validation.page(kept(measured=1e-7)).count("**no**") == 1
     assert validation.page(kept(p=0.01)).count("**no**") == 1
     assert "Simulation" in validation.page(kept() | {"calibrations": []})
+
+
+def test_shares_of_changes_have_exact_intervals():
+    row = {
+        "module": "m", "changes": 500, "seed": 1, "tried": 20, "noticed": 20, "explained": 0,
+        "date": "2026-01-04",
+    }  # fmt: skip
+    some = row | {"module": "n", "noticed": 17, "explained": 2}
+    page = validation.page(kept() | {"mutants": [row, some]})
+    # Where all were noticed, the lower end is the 20th root of 2.5 %.
+    low = 0.025 ** (1 / 20)
+    assert f"| m | 500 | 1 | 20 | 20 | 100.0% | {low:.1%} to 100.0% | 0 | 2026-01-04 |" in page
+    # Clopper and Pearson's, by quantiles of Betas.
+    low, high = scipy.stats.beta.ppf([0.025, 0.975], [17, 18], [4, 3])
+    assert f"| 85.0% | {low:.1%} to {high:.1%} | 2 |" in page
 
 
 def test_claims_are_told_as_they_are_and_broken_ones_fail(claim, tmp_path, monkeypatch):
