@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 from collections.abc import Callable
@@ -14,11 +15,9 @@ from hypothesis import settings
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# Fits of one shape are compiled once a worker; no two may write to one cache.
+# Fits of one shape are compiled once: workers, and the processes they start, share one cache.
 _CACHE = Path(__file__).resolve().parent.parent / "build" / "jax"
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(_CACHE / os.environ.get("PYTEST_XDIST_WORKER", "alone"))
-)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -27,8 +26,26 @@ settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    from jax._src.lru_cache import LRUCache
+
+    def _put(self: LRUCache, key: str, value: bytes) -> None:
+        """Write an entry whole or not at all: JAX leaves others to read what is half written."""
+        path = self.path / f"{key}-cache"
+        if not path.exists():
+            part = self.path / f"{key}.{os.getpid()}"
+            part.write_bytes(value)
+            part.replace(path)
+
+    LRUCache.put = _put
+
 SEED = 20250419
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every search for garbage to come."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -216,11 +216,12 @@ def test_penalised_density_is_the_objective(penalty, graphs, designed, counts):
     similar = SIMILAR if graphs else []
     y = counts[0] / counts[1]
     found, by_hand = [], []
+    density = jax.jit(lambda values: log_density(program, (design, spec), {}, values)[0])
     for seed in (1, 2):
         rng = np.random.default_rng(seed)
         m, x = rng.normal(size=(2, design.n_core)), rng.normal(size=(2, design.n_items))
         values = {"factor": m, "loading": x}
-        found.append(float(log_density(program, (design, spec), {}, values)[0]))
+        found.append(float(density(values)))
         p = expit(m.T @ x)[[place[name] for name in EVALUATED]]
         smooth = [
             np.trace(v @ laplacian(g, v.shape[1]) @ v.T) for v, g in ((m, family), (x, similar))
@@ -374,7 +375,12 @@ def test_kappa_stays_within_what_data_can_tell_apart(designed):
     """Draws of a prior next to flat in log kappa fill the range, and stay in it."""
     spec = dataclasses.replace(SPEC, kappa=HyperPrior(0.3, 1e3))
     design = designed(spec)
+
+    @jax.jit
+    def drawn(key):
+        return sampled(design, spec)["kappa"]["fn"].sample(key, (50_000,))
+
     # The log range is 13.8: of 50,000 draws 18 are expected within half a percent of an end.
-    kappa = sampled(design, spec)["kappa"]["fn"].sample(jax.random.key(1), (50_000,))
+    kappa = drawn(jax.random.key(1))
     assert 1e-4 <= kappa.min() < 1.005e-4
     assert 99.5 < kappa.max() <= 1e2 * (1 + 1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import pytest
@@ -15,13 +16,14 @@ from bayes_lrmf.spec import read_spec
 @pytest.fixture
 def problem():
     """Return a function that simulates counts: spec, simulated data and design."""
+    return _simulated
 
-    def simulated(rank, seed, n_models=20, n_items=8, trials=40):
-        spec = dataclasses.replace(read_spec("laplacian"), rank=rank, likelihood="binomial")
-        data = simulate(
-            spec, key=jax.random.key(seed), n_models=n_models, n_items=n_items, trials=trials,
-            n_benchmarks=2, density=0.9, cold_share=0.0,
-        )  # fmt: skip
-        return spec, data, make_design(data.responses, spec, lineage=data.lineage)
 
-    return simulated
+@functools.cache
+def _simulated(rank, seed, n_models=20, n_items=8, trials=40):
+    spec = dataclasses.replace(read_spec("laplacian"), rank=rank, likelihood="binomial")
+    data = simulate(
+        spec, key=jax.random.key(seed), n_models=n_models, n_items=n_items, trials=trials,
+        n_benchmarks=2, density=0.9, cold_share=0.0,
+    )  # fmt: skip
+    return spec, data, make_design(data.responses, spec, lineage=data.lineage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import os
 import signal
 import subprocess
@@ -49,13 +50,17 @@ def simulated():
     """Return a function that gives the design for a spec, always on the same simulated tables."""
 
     def design(spec, trials=1):
-        data = simulate(
-            LAPLACIAN, key=jax.random.key(2), n_models=24, n_items=14, trials=trials,
-            n_benchmarks=2,
-        )  # fmt: skip
+        data = drawn(trials)
         return make_design(data.responses, spec, lineage=data.lineage)
 
     return design
+
+
+@functools.cache
+def drawn(trials=1):
+    return simulate(
+        LAPLACIAN, key=jax.random.key(2), n_models=24, n_items=14, trials=trials, n_benchmarks=2
+    )
 
 
 @pytest.fixture
@@ -179,32 +184,34 @@ def test_svi_goes_on(simulated, killed, file):
     assert_same(fit_saved(file, "svi", design, LAPLACIAN, **options), expected)
 
 
+SHORT = {"num_warmup": 12, "num_samples": 12, "num_chains": 2, "max_tree_depth": 4}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("spec", "stops"),
-    [(LAPLACIAN, [("nuts", 3)]), (LRMF, [("vb", 3), ("nuts", 1)])],
-    ids=["laplacian", "lrmf"],
-)
-def test_nuts_goes_on(simulated, killed, file, spec, stops):
-    spec = dataclasses.replace(spec, rank=1)
+def test_nuts_goes_on_from_its_start_and_from_its_warm_up(simulated, killed, file, monkeypatch):
+    spec = dataclasses.replace(LRMF, rank=1)
     design = simulated(spec, 5)
-    options = {"num_warmup": 12, "num_samples": 12, "num_chains": 2, "max_tree_depth": 4}
-    expected = fit_nuts(design, spec, key=KEY, **options)
+    expected = fit_nuts(design, spec, key=KEY, **SHORT)
+    # Every call does one iteration from here on. What went on is killed again.
+    monkeypatch.setattr("bayes_lrmf.inference.nuts._SECONDS", 0)
+    for stage, write in (("vb", 3), ("nuts", 5)):
+        killed("nuts", design, spec, stage=stage, write=write, **SHORT)
+    assert_same(fit_saved(file, "nuts", design, spec, **SHORT), expected)
+
+
+@pytest.mark.slow
+def test_nuts_goes_on_among_its_draws(simulated, killed, file, monkeypatch):
+    spec = dataclasses.replace(LAPLACIAN, rank=1)
+    design = simulated(spec, 5)
+    expected = fit_nuts(design, spec, key=KEY, **SHORT)
     assert expected.record.sample_stats["diverging"].shape == (2, 12)
-    # Every call does one iteration, then what it did in half a second.
-    for stage, write in stops:
-        killed("nuts", design, spec, stage=stage, write=write, **options)
-        assert_same(fit_saved(file, "nuts", design, spec, **options), expected)
-    if spec.lineage != "laplacian":
-        return
-    stop = killed("nuts", design, spec, stage="nuts", write=3, error=KeyboardInterrupt, **options)
-    if stop.posterior is not None:
-        partial = stop.posterior()
-        n = partial.state.values["factor"].shape[1]
-        assert partial.record.message == f"interrupted after {n} draws a chain"
-        np.testing.assert_array_equal(
-            partial.state.values["factor"], expected.state.values["factor"][:, :n]
-        )
+    monkeypatch.setattr("bayes_lrmf.inference.nuts._SECONDS", 0)
+    stop = killed("nuts", design, spec, stage="nuts", write=15, error=KeyboardInterrupt, **SHORT)
+    partial = stop.posterior()
+    assert partial.record.message == "interrupted after 3 draws a chain"
+    for name, value in partial.state.values.items():
+        np.testing.assert_array_equal(value, expected.state.values[name][:, :3], err_msg=name)
+    assert_same(fit_saved(file, "nuts", design, spec, **SHORT), expected)
 
 
 def test_trees_of_arrays_come_back():
@@ -423,7 +430,7 @@ def test_ctrl_c_without_a_checkpoint(simulated, monkeypatch, tmp_path):
 
 @pytest.fixture
 def tables(tmp_path, monkeypatch):
-    data = simulate(LAPLACIAN, key=jax.random.key(2), n_models=24, n_items=14)
+    data = drawn()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
     write_responses(data.responses, "r.csv")

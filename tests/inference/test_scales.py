@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -28,6 +29,7 @@ SPECS = {
 }
 
 
+@functools.cache
 def made(name, *, trials=1, density=0.7, n_models=24, n_items=18):
     spec = dataclasses.replace(read_spec("laplacian"), rank=RANK, **SPECS[name])
     data = simulate(

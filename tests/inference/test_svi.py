@@ -37,9 +37,10 @@ def test_elbo_rises_and_hyperparameters_are_positive(small):
     assert draws["factor"].shape == (50, 1, design.n_core)
 
 
-def test_a_penalty_is_refused(small, key):
+def test_a_penalty_is_refused(problem, key):
+    _, _, design = problem(1, 0)
     with pytest.raises(InputError, match="point estimate"):
-        fit_svi(small[2], read_spec("paper"), key=key)
+        fit_svi(design, read_spec("paper"), key=key)
 
 
 @pytest.mark.slow
