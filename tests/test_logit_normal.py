@@ -31,13 +31,16 @@ def by_quadrature(psi, k, n, sd):
     return top + np.log(found)
 
 
+compiled = jax.jit(logit_normal)
+
+
 @pytest.mark.ledger
 @pytest.mark.parametrize("sd", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 7), (1, 1), (0, 200), (140, 200), (997, 1000)])
 def test_integral_is_that_of_adaptive_quadrature(k, n, sd, claim):
     with jax.enable_x64(True):
         for psi in (-6.0, -1.0, 0.3, 4.0):
-            found = float(logit_normal(psi, k, n, sd))
+            found = float(compiled(psi, k, n, sd))
             claim(
                 "Logit-normal counts: log likelihood, gap",
                 "adaptive quadrature of SciPy",
@@ -47,9 +50,10 @@ def test_integral_is_that_of_adaptive_quadrature(k, n, sd, claim):
 
 
 def test_derivatives_are_those_of_the_integral():
+    slopes = jax.jit(jax.grad(logit_normal, argnums=(0, 3)))
     with jax.enable_x64(True):
         for psi, k, n, sd in ((0.5, 130, 200, 0.4), (-2.0, 3, 40, 0.2)):
-            by_psi, by_sd = jax.grad(logit_normal, argnums=(0, 3))(psi, float(k), float(n), sd)
+            by_psi, by_sd = slopes(psi, float(k), float(n), sd)
             h = 1e-4
             slope = (by_quadrature(psi + h, k, n, sd) - by_quadrature(psi - h, k, n, sd)) / 2 / h
             assert float(by_psi) == pytest.approx(slope, abs=1e-4)
@@ -61,10 +65,10 @@ def test_without_noise_it_is_the_binomial_and_without_trials_nothing(rng):
     psi = jnp.asarray(rng.normal(size=5), jnp.float32)
     k, n = np.array([0, 1, 3, 9, 0]), np.array([1, 1, 5, 9, 0])
     expected = k * log_expit(np.asarray(psi)) + (n - k) * log_expit(-np.asarray(psi))
-    np.testing.assert_allclose(logit_normal(psi, k, n, jnp.zeros(5)), expected, atol=1e-5)
-    slope = jax.grad(lambda s: logit_normal(psi, k, n, s).sum())(jnp.zeros(5))
+    np.testing.assert_allclose(compiled(psi, k, n, jnp.zeros(5)), expected, atol=1e-5)
+    slope = jax.jit(jax.grad(lambda s: logit_normal(psi, k, n, s).sum()))(jnp.zeros(5))
     assert np.isfinite(slope).all()
-    assert float(logit_normal(0.3, 0, 0, 2.0)) == pytest.approx(0, abs=1e-6)
+    assert float(compiled(0.3, 0, 0, 2.0)) == pytest.approx(0, abs=1e-6)
 
 
 def test_tables_sum_over_observed_cells(rng):
@@ -78,7 +82,11 @@ def test_tables_sum_over_observed_cells(rng):
         by_quadrature(psi[u, i], k[u, i], n[u, i], sd[i]) for u, i in zip(*seen, strict=True)
     )
     with jax.enable_x64(True):
-        given = jnp.asarray(rows), jnp.asarray(cols), None
         for table in (CountTable(k, n), SparseTable.from_cells(*seen, k[seen], n[seen])):
-            found = table.log_likelihood(*given, noise_sd=jnp.asarray(sd))
+
+            @jax.jit
+            def summed(rows, cols, sd, table=table):
+                return table.log_likelihood(rows, cols, None, noise_sd=sd)
+
+            found = summed(rows, cols, sd)
             assert float(found) == pytest.approx(expected, abs=1e-5)

@@ -48,12 +48,7 @@ class Killed(Exception):
 @pytest.fixture(scope="module")
 def simulated():
     """Return a function that gives the design for a spec, always on the same simulated tables."""
-
-    def design(spec, trials=1):
-        data = drawn(trials)
-        return make_design(data.responses, spec, lineage=data.lineage)
-
-    return design
+    return designed
 
 
 @functools.cache
@@ -61,6 +56,17 @@ def drawn(trials=1):
     return simulate(
         LAPLACIAN, key=jax.random.key(2), n_models=24, n_items=14, trials=trials, n_benchmarks=2
     )
+
+
+def designed(spec, trials=1):
+    data = drawn(trials)
+    return make_design(data.responses, spec, lineage=data.lineage)
+
+
+@functools.cache
+def undisturbed(method, spec):
+    """Return the fit that nothing stops."""
+    return fit_method(method, designed(spec), spec, key=KEY)
 
 
 @pytest.fixture
@@ -115,7 +121,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("write", [1, 6])
 def test_map_goes_on(simulated, killed, file, write, capsys):
     design = simulated(LAPLACIAN)
-    expected = fit_map(design, LAPLACIAN, key=KEY)
+    expected = undisturbed("map", LAPLACIAN)
     killed("map", design, LAPLACIAN, stage="map", write=write)
     found = fit_saved(file, "map", design, LAPLACIAN, progress=Progress("map"))
     assert_same(found, expected)
@@ -161,7 +167,7 @@ def test_arrays_hold_all_that_sweeps_renew(simulated, spec):
 
 def test_killed_again_and_again(simulated, killed, file):
     design = simulated(LRMF)
-    expected = fit_vb(design, LRMF, key=KEY)
+    expected = undisturbed("vb", LRMF)
     for _ in range(2):
         killed("vb", design, LRMF, stage="vb", write=2)
     assert_same(fit_saved(file, "vb", design, LRMF), expected)
@@ -375,7 +381,7 @@ def test_a_full_disk_does_not_end_the_fit(simulated, file, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     design = simulated(LAPLACIAN)
-    expected = fit_map(design, LAPLACIAN, key=KEY)
+    expected = undisturbed("map", LAPLACIAN)
     with monkeypatch.context() as patch:
         patch.setattr(module.np, "savez", full)
         found = fit_saved(file, "map", design, LAPLACIAN, progress=Progress("map"))
@@ -402,7 +408,7 @@ def test_ctrl_c_leaves_the_posterior_so_far(simulated, killed, file):
     assert not partial.record.converged
     write_posterior(partial, file.with_name("partial.nc"))
     assert not read_posterior(file.with_name("partial.nc")).record.converged
-    assert_same(fit_saved(file, "vb", design, LRMF), fit_vb(design, LRMF, key=KEY))
+    assert_same(fit_saved(file, "vb", design, LRMF), undisturbed("vb", LRMF))
 
 
 def test_ctrl_c_in_a_stage_before_leaves_no_posterior(simulated, killed):
