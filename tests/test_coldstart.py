@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -29,12 +30,17 @@ SPEC = dataclasses.replace(read_spec("directed"), rank=2)
 KEY = jax.random.key(5)
 
 
-def split(trials):
-    """Simulated data, six leaves of it held out, and a fit without these."""
+@functools.cache
+def drawn(trials):
     sizes = {"n_items": 60} if trials == 1 else {"n_items": 12, "trials": trials}
-    data = simulate(
+    return simulate(
         SPEC, key=jax.random.key(1), n_models=90, n_benchmarks=3, density=0.7, cold_share=0, **sizes
     )
+
+
+def split(trials):
+    """Simulated data, six leaves of it held out, and a fit without these."""
+    data = drawn(trials)
     leaves = [m for m in data.responses.models if not data.lineage.children_of(m)]
     held = leaves[-6:]
     kept = [m for m in data.responses.models if m not in held]

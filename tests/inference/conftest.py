@@ -6,11 +6,28 @@ import dataclasses
 import functools
 
 import jax
+import pandas as pd
 import pytest
 
 from bayes_lrmf.design import make_design
+from bayes_lrmf.responses import responses_from_frame
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
+
+
+@pytest.fixture
+def unoptimised():
+    """Compile in half the time, for tests that compare what a program gives with what it gives."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def pair():
+    """Return a design of two models on an item, which is enough to be refused."""
+    table = {"model": ["a", "b"], "benchmark": "x", "item": "1", "response": [0, 1]}
+    return make_design(responses_from_frame(pd.DataFrame(table)), read_spec("mf"))
 
 
 @pytest.fixture

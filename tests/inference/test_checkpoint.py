@@ -174,6 +174,7 @@ def test_killed_again_and_again(simulated, killed, file):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 def test_svi_goes_on(simulated, killed, file):
     design = simulated(LAPLACIAN)
     options = {"max_steps": 500}
@@ -194,6 +195,7 @@ SHORT = {"num_warmup": 12, "num_samples": 12, "num_chains": 2, "max_tree_depth":
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 def test_nuts_goes_on_from_its_start_and_from_its_warm_up(simulated, killed, file, monkeypatch):
     spec = dataclasses.replace(LRMF, rank=1)
     design = simulated(spec, 5)
@@ -206,6 +208,7 @@ def test_nuts_goes_on_from_its_start_and_from_its_warm_up(simulated, killed, fil
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 def test_nuts_goes_on_among_its_draws(simulated, killed, file, monkeypatch):
     spec = dataclasses.replace(LAPLACIAN, rank=1)
     design = simulated(spec, 5)

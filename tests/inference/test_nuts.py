@@ -17,13 +17,13 @@ from bayes_lrmf.program import program
 from bayes_lrmf.spec import read_spec
 
 
-def test_a_penalty_is_refused(problem, key):
-    _, _, design = problem(1, 0)
+def test_a_penalty_is_refused(pair, key):
     with pytest.raises(InputError, match="point estimate"):
-        fit_nuts(design, read_spec("paper"), key=key)
+        fit_nuts(pair, read_spec("paper"), key=key)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimised")
 def test_short_run_is_judged_not_converged_and_is_reproducible(problem):
     spec, _, design = problem(1, 2, n_models=6, n_items=4)
     options = {"num_warmup": 20, "num_samples": 20, "num_chains": 2}
@@ -40,20 +40,20 @@ def test_short_run_is_judged_not_converged_and_is_reproducible(problem):
 def test_same_posterior_of_psi_as_plain_nuts_on_the_program(problem, claim):
     spec, _, design = problem(2, 4, n_models=12, n_items=6)
     ours = fit_nuts(
-        design, spec, key=jax.random.key(0), num_warmup=800, num_samples=1500, num_chains=2
+        design, spec, key=jax.random.key(0), num_warmup=1000, num_samples=3000, num_chains=2
     )
     with jax.enable_x64(True):
         mode = fit_map(design, spec, key=jax.random.key(0), precision="float64")
         start = {n: jnp.asarray(v) for n, v in mode.state.values.items()}
         plain = MCMC(
             NUTS(program, init_strategy=init_to_value(values=start), max_tree_depth=9),
-            num_warmup=1000, num_samples=4000, progress_bar=False,
+            num_warmup=1500, num_samples=6000, progress_bar=False,
         )  # fmt: skip
         plain.run(jax.random.key(1), design, spec)
         draws = {n: np.asarray(v) for n, v in plain.get_samples().items()}
     rows, cols = ours.psi_cells
     reference = ours.psi(draws, rows, cols)
-    values = ours.draws(3000, key=jax.random.key(0))
+    values = ours.draws(6000, key=jax.random.key(0))
     psi = ours.psi(values, rows, cols)
     assert diagnose_draws(ours)[0], ours.record.message
     spread = reference.std(0)

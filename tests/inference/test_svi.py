@@ -37,10 +37,9 @@ def test_elbo_rises_and_hyperparameters_are_positive(small):
     assert draws["factor"].shape == (50, 1, design.n_core)
 
 
-def test_a_penalty_is_refused(problem, key):
-    _, _, design = problem(1, 0)
+def test_a_penalty_is_refused(pair, key):
     with pytest.raises(InputError, match="point estimate"):
-        fit_svi(design, read_spec("paper"), key=key)
+        fit_svi(pair, read_spec("paper"), key=key)
 
 
 @pytest.mark.slow
