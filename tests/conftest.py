@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import os
 from collections.abc import Callable
@@ -41,11 +40,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 SEED = 20250419
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def pytest_collection_finish() -> None:
-    """Leave what was imported out of every search for garbage to come."""
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
