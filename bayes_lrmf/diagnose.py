@@ -11,6 +11,7 @@ from scipy.special import expit
 
 from bayes_lrmf.draws import noise_sd_of
 from bayes_lrmf.inheritance import inheritance
+from bayes_lrmf.jumps import benchmark_steps, jumps, more_than_usual
 from bayes_lrmf.posterior import Posterior, diagnose_draws
 from bayes_lrmf.program import hyperparameters
 from bayes_lrmf.random_parents import ParentRanks, parent_ranks
@@ -109,6 +110,14 @@ def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
             warnings.append(f"{_of_parents(ranks)}; lineage may be wrong: diagnose --lineage")
         else:
             facts.append(_of_parents(ranks))
+        steps = benchmark_steps(posterior, key=jax.random.key(0), n_draws=_N_DRAWS)
+        odd = jumps(steps)
+        if len(odd):
+            (warnings if more_than_usual(steps) else facts).append(
+                f"{odd['model'].nunique():,} models leave their kin on one benchmark, of "
+                f"{steps['model'].nunique():,} children compared: memorised, or measured "
+                "otherwise? flag lists them"
+            )
     verdict = f"GOOD: {method} converged" if good else f"NOT CONVERGED: {advice}"
     inherited = pd.DataFrame()
     if not posterior.is_point and np.any(parents < n_models):

@@ -13,13 +13,14 @@ from scipy.sparse.csgraph import connected_components
 
 from bayes_lrmf.checks import InputError, positive, probability, whole_number
 from bayes_lrmf.design import Design
+from bayes_lrmf.jumps import benchmark_steps, jumps, pulled
 from bayes_lrmf.lineage_quality import recorded_parents
 from bayes_lrmf.posterior import Posterior, VariationalState
 from bayes_lrmf.predict import AVERAGE, ScoreDraws, score_draws
 
 __all__ = ["RULES", "flag"]
 
-RULES = ("threshold", "rank", "width", "no kin", "unlike kin")
+RULES = ("threshold", "rank", "width", "no kin", "unlike kin", "jump")
 _ROUNDING = 1e-9
 _COLUMNS = ["model", "benchmark", "mean", "lower", "upper", "rule", "value", "reason"]
 
@@ -57,12 +58,14 @@ def flag(
     Returns
     -------
     DataFrame
-        ``model, benchmark, mean, lower, upper, rule, value, reason``. Two rules always apply.
+        ``model, benchmark, mean, lower, upper, rule, value, reason``. Three rules always apply.
         ``no kin``: a model without results and without evaluated relatives is predicted from models
         at large. ``unlike kin``: its results contradict its recorded parents
         (`lineage_quality.recorded_parents`), so that kin say little about it; of fits of the
-        directed prior by vb. `value` is the width, the probability of the uncertain event, the
-        number of evaluated relatives, or the tail probability of the step.
+        directed prior by vb. ``jump``: the model leaves its kin on this benchmark alone
+        (`jumps.jumps`), or has no results on it and leans on a parent or child that does
+        (`jumps.pulled`). `value` is the width, the probability of the uncertain event, the number
+        of evaluated relatives, the tail probability of the step, or the robust z of the jump.
 
     Raises
     ------
@@ -86,7 +89,11 @@ def flag(
         found.append(_unranked(drawn, k, tail, ci_prob))
     if max_width is not None:
         found.append(_wide(table, positive(max_width, name="max_width"), ci_prob))
-    found += [_without_kin(table), _unlike_kin(posterior, table, key)]
+    found += [
+        _without_kin(table),
+        _unlike_kin(posterior, table, key),
+        _jumping(posterior, table, key),
+    ]
     return pd.concat(found, ignore_index=True)[_COLUMNS]
 
 
@@ -198,3 +205,16 @@ def _unlike_kin(posterior: Posterior, table: pd.DataFrame, key: jax.Array) -> pd
     some["value"] = some["model"].map(far["tail_probability"]).astype(float)
     some["reason"] = some["model"].map("its results contradict its kin: " + far["reason"])
     return some.sort_values("value", kind="stable")
+
+
+def _jumping(posterior: Posterior, table: pd.DataFrame, key: jax.Array) -> pd.DataFrame:
+    design = posterior.design
+    if not np.any(design.core.child < design.n_evaluated):
+        return table.iloc[:0]
+    own = jumps(benchmark_steps(posterior, key=key))
+    found = pd.concat([own, pulled(posterior, own)], ignore_index=True)
+    return (
+        found.rename(columns={"z": "value"})
+        .assign(rule="jump")
+        .merge(table, on=["model", "benchmark"])
+    )

@@ -65,6 +65,7 @@ FLOORS = {
     "agreement": 6,
     "kinship": 6,
     "random_parents": 6,
+    "jumps": 6,
     "lineage_quality": 6,
     "predict": 6,
     "redraw": 6,
