@@ -19,7 +19,7 @@ __all__ = ["benchmark_steps", "jumps", "more_than_usual", "pulled"]
 
 _FEWEST_STEPS = 20
 _FEWEST_OTHERS = 2
-_FAR = 5.0
+_FAR = 7.0
 _OWN_SHARE = 0.5
 _NORMAL = 1.4826
 _USUAL_SHARE = 0.001
@@ -79,7 +79,7 @@ def benchmark_steps(posterior: Posterior, *, key: jax.Array, n_draws: int = 100)
         ``model, parents, benchmark, step, elsewhere, excess, z, jumps``, by child and benchmark.
         Compared are benchmarks on which child and parents all have results, if these are three or
         more; only those compared by twenty children or more are listed. `parents` are tuples of
-        names, `elsewhere` is the median step on the others. A step `jumps` if z is beyond 5 either
+        names, `elsewhere` is the median step on the others. A step `jumps` if z is beyond 7 either
         way.
 
     Raises
