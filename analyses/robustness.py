@@ -340,7 +340,9 @@ def said(told: World, posterior: Posterior, seed: int) -> dict[str, float]:
     }
     evaluated = set(posterior.design.responses.models)
     touched = {m for m in _named(told, "rewired", "contaminated") if m in evaluated}
-    flags = flag(posterior, key=key, n_draws=50).drop_duplicates(["model", "rule"])
+    every = flag(posterior, key=key, n_draws=50)
+    out |= _jumping(told, every[every["rule"] == "jump"])
+    flags = every.drop_duplicates(["model", "rule"])
     for rule in ("no kin", "unlike kin"):
         out[f"flagged_{rule.replace(' ', '_')}"] = int((flags["rule"] == rule).sum())
     if posterior.spec.lineage != "directed":
@@ -358,6 +360,28 @@ def said(told: World, posterior: Posterior, seed: int) -> dict[str, float]:
         "hidden": sum(set(pair) <= evaluated for pair in told.hidden),
     }
     return out
+
+
+def _jumping(told: World, flags: pd.DataFrame) -> dict[str, float]:
+    """Return how many models are marked on a benchmark, and how many of these rightly.
+
+    Right are contaminated models, and cold ones next to them, on the first benchmark.
+    """
+    first = told.items["benchmark"][0]
+    leans = flags["reason"].str.startswith("no results").to_numpy(bool)
+    marked = pd.MultiIndex.from_frame(flags[["model", "benchmark"]])
+    odd = {(m, first) for m in _named(told, "contaminated")}
+    cold = {(m, first) for m in _named(told, "their kin")} & {
+        (str(m), first) for m in told.models[told.cold]
+    }
+    return {
+        "jumping": int((~leans).sum()),
+        "jumping_right": len(set(marked[~leans]) & odd),
+        "memorised": len(odd),
+        "leaning": int(leans.sum()),
+        "leaning_right": len(set(marked[leans]) & cold),
+        "cold_kin": len(cold),
+    }
 
 
 def _named(told: World, *groups: str) -> set[str]:
@@ -461,7 +485,10 @@ def _of_notices(noticed: pd.DataFrame) -> pd.DataFrame:
     for name, heading in estimates.items():
         decimals = 1 if name == "trials" else 2
         out[heading] = shown(noticed, {name: heading}, decimals=decimals)[heading]
-    for name, of in (("doubtful", "touched"), ("likely", "hidden")):
+    of_what = {
+        "doubtful": "touched", "likely": "hidden", "jumping": "memorised", "leaning": "cold_kin",
+    }  # fmt: skip
+    for name, of in of_what.items():
         out[f"{name}: right / listed / to be found"] = [
             "" if np.isnan(n) else f"{right:.1f} / {n:.1f} / {m:.1f}"
             for right, n, m in zip(
