@@ -212,9 +212,12 @@ def _jumping(posterior: Posterior, table: pd.DataFrame, key: jax.Array) -> pd.Da
     if not np.any(design.core.child < design.n_evaluated):
         return table.iloc[:0]
     own = jumps(benchmark_steps(posterior, key=key))
-    found = pd.concat([own, pulled(posterior, own)], ignore_index=True)
+    found = [part for part in (own, pulled(posterior, own)) if len(part)]
+    if not found:
+        return table.iloc[:0]
     return (
-        found.rename(columns={"z": "value"})
+        pd.concat(found)
+        .rename(columns={"z": "value"})
         .assign(rule="jump")
         .merge(table, on=["model", "benchmark"])
     )

@@ -272,6 +272,8 @@ def _beyond_others(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     excess = np.full(steps.shape, np.nan)
     spread = np.full(steps.shape[1:], np.nan)
     some = np.isfinite(steps[0]).any(1)
+    if not some.any():
+        return excess, spread
     for b in range(steps.shape[2]):
         others = np.delete(steps[:, some], b, axis=2)
         excess[:, some, b] = steps[:, some, b] - np.nanmedian(others, axis=2)

@@ -119,7 +119,8 @@ def test_z_is_that_of_its_definition(family):
     row = steps[(steps["model"] == "c3") & (steps["benchmark"] == "x")].iloc[0]
     assert row["z"] == pytest.approx(z, rel=0.02)
     assert row["step"] == pytest.approx(level[3, 1], abs=0.01)
-    assert row["excess"] == pytest.approx(excess[3], abs=0.01)
+    # The mean over draws of a median of noisy steps is not quite the median of their means.
+    assert row["excess"] == pytest.approx(excess[3], abs=0.02)
     assert row["elsewhere"] == pytest.approx(row["step"] - row["excess"])
 
 
@@ -198,7 +199,6 @@ def test_children_that_go_back_tell_on_their_parent(family):
     family.add("honest", "c3", by=np.array([0, -3.0, 0, 0]))
     assert named(family.found()[2]) == {("c3", "x")}
     # A root that memorised has no parent to be held against.
-    family.add("root/child", "root") if "root" in family.level else None
     family.level["root"] = np.array([0, 4.0, 0, 0])
     for u in range(3):
         family.add(f"r{u}", "root", by=np.array([0, -4.0, 0, 0]))
