@@ -137,7 +137,7 @@ def jumps(steps: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         ``model, benchmark, z, reason``; z is positive for a model above its kin.
     """
-    far = [_Step(**row) for row in steps.loc[steps["jumps"], _OF_STEP].to_dict("records")]
+    far = [_Step(*row) for row in steps.loc[steps["jumps"], _OF_STEP].itertuples(index=False)]
     above = {(step.model, step.benchmark): step.above for step in far}
     compared = Counter(zip(steps["parents"], steps["benchmark"], strict=True))
     away = defaultdict(list)
@@ -252,7 +252,7 @@ def _compared(known: np.ndarray, children: np.ndarray, weights: sp.csr_array) ->
     """Return which benchmarks child and parents all have results on, of those with enough."""
     lacks = np.ones((weights.shape[1], known.shape[1]))
     lacks[: len(known)] -= known
-    both = known[children] & ((weights != 0).astype(float) @ lacks == 0)
+    both = known[children] & (weights.sign() @ lacks == 0)
     return np.asarray(both & (both.sum(1, keepdims=True) > _FEWEST_OTHERS))
 
 
