@@ -252,7 +252,9 @@ def _compared(known: np.ndarray, children: np.ndarray, weights: sp.csr_array) ->
     """Return which benchmarks child and parents all have results on, of those with enough."""
     lacks = np.ones((weights.shape[1], known.shape[1]))
     lacks[: len(known)] -= known
-    both = known[children] & (weights.sign() @ lacks == 0)
+    one = np.ones(weights.nnz)
+    recorded = sp.csr_array((one, weights.indices, weights.indptr), shape=weights.shape)
+    both = known[children] & (recorded @ lacks == 0)
     return np.asarray(both & (both.sum(1, keepdims=True) > _FEWEST_OTHERS))
 
 
