@@ -270,27 +270,18 @@ def world():
     share = frame.groupby("benchmark")[["successes", "trials"]].sum()
     hard = (share["successes"] / share["trials"]).idxmin()
     cold = set(data.lineage.nodes) - set(data.responses.models)
-    parents = {data.lineage.nodes[p] for p in data.lineage.parent}
-    names = zip(
-        data.lineage.nodes[data.lineage.child], data.lineage.nodes[data.lineage.parent], strict=True
-    )
-    # One with cold children, if any has them.
-    of = {c: p for c, p in names if c not in cold and p not in cold}
-    heirs = {
-        p
-        for c, p in zip(
-            *(data.lineage.nodes[e] for e in (data.lineage.child, data.lineage.parent)), strict=True
-        )
-        if c in cold
-    }
-    known = [m for m in of if m in heirs] or [m for m in of if m in parents]
-    mine = (frame["benchmark"] == hard) & (frame["model"] == known[0])
+    nodes, child, parent = data.lineage.nodes, data.lineage.child, data.lineage.parent
+    edges = list(zip(nodes[child], nodes[parent], strict=True))
+    # An evaluated child of an evaluated parent, with a child of its own that has no results.
+    heirs = {p for c, p in edges if c in cold}
+    who = next(c for c, p in edges if c in heirs and not {c, p} & cold)
+    mine = (frame["benchmark"] == hard) & (frame["model"] == who)
     frame.loc[mine, "successes"] = (0.98 * frame.loc[mine, "trials"]).round()
     design = make_design(
         responses_from_frame(frame), spec, lineage=data.lineage,
         extra_models=list(data.lineage.nodes),
     )  # fmt: skip
-    return data, fit_vb(design, spec, key=KEY), known[0], hard, cold
+    return data, fit_vb(design, spec, key=KEY), who, hard, cold
 
 
 def test_flag_and_diagnose_tell_of_a_memorised_benchmark(world):
@@ -302,6 +293,7 @@ def test_flag_and_diagnose_tell_of_a_memorised_benchmark(world):
     assert row["value"] > 7
     assert row["lower"] <= row["mean"] <= row["upper"]
     children = {c for c in data.lineage.children_of(who) if c in cold}
+    assert children
     assert {(c, benchmark) for c in children} <= named(found)
     lines = [line for line in diagnose(posterior).lines if "leave their kin" in line]
     assert len(lines) == 1
