@@ -227,10 +227,10 @@ def flag(
     """List predictions from POSTERIOR that should not be relied on, and why.
 
     Always among them are models without results and relatives, models whose results contradict
-    their recorded parents, and models that leave their kin on one benchmark. With
-    --budget, list what to run instead: results chosen so that scores of --models (by default all
-    evaluated ones) become known best, or, with --max-width, --threshold or --top-k, so that what
-    these ask is decided.
+    their recorded parents, and models that leave their kin on one benchmark. With --budget, list
+    what to run instead: results chosen so that scores of --models (by default all evaluated ones)
+    become known best, or, with --max-width, --threshold or --top-k, so that what these ask is
+    decided.
     """
     checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
     if sum(rule is not None for rule in (max_width, threshold, top_k)) > 1:
