@@ -96,10 +96,12 @@ def interpreter(version: str) -> str:
     """Return a Python of this version, of pyenv or on PATH, that runs; or skip."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     found = [*sorted(pyenv.glob(f"{version}.*/bin/python")), shutil.which(f"python{version}")]
+    asked = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable, sep='\\n')"
     for python in filter(None, found):
-        done = subprocess.run([python, "-V"], capture_output=True, text=True, check=False)
-        if done.returncode == 0 and done.stdout.startswith(f"Python {version}."):
-            return str(python)
+        done = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=False)
+        if done.returncode == 0 and done.stdout.startswith(f"{version}\n"):
+            # A shim of pyenv may run here, and not in a folder without a .python-version.
+            return done.stdout.splitlines()[1]
     return pytest.skip(f"no Python {version} of pyenv or on PATH")
 
 
