@@ -85,8 +85,8 @@ runs the same tests.
 Families of {sbc.N_MODELS} models x {sbc.N_ITEMS} counts are drawn from a spec, hyper-parameters
 from their priors, and fitted: `python -m analyses.sbc --spec directed --method nuts`, and so on.
 Where a method is exact, the rank of the truth among posterior draws is uniform. Ranked are psi of
-cells with results and without, benchmark scores and hyper-parameters; the ranks of each data set
-stand in `docs/calibration`. p is the least of all
+cells with results and without, benchmark scores and hyper-parameters; ranks of data sets run since
+they are kept stand in `docs/calibration`. p is the least of all
 quantities, of ranks and of what 90 % intervals hold, adjusted for the number of both: "yes" means
 that it is not below {_ALPHA:g}, and that nothing speaks against uniform ranks, which so few data
 sets would of gross errors only. Data sets on which a chain of `nuts` mixed badly are left out.
@@ -103,8 +103,9 @@ ordinary size stands beside `nuts` in `analyses/README.md`.
 
 Would tests notice a mistake? Modules are changed in one place at a time (another operator, another
 number, a condition turned round), and the fast tests of the module run: `make mutation`. Tried is a
-random part of all changes, drawn by a seed that no test was written after; the interval is the
-exact binomial one of Clopper and Pearson. "explained" are those that may pass unnoticed, as they
+random part of all changes, by a seed that tests were not written after (of `metrics` it was not
+noted), though they were written with the list of all changes at hand; the interval is the exact
+binomial one of Clopper and Pearson. "explained" are those that may pass unnoticed, as they
 change nothing that is promised, each with its reason in `analyses/mutation_survivors.csv`.
 
 {{mutants}}

@@ -15,7 +15,12 @@ __all__ = ["by_rows"]
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else None)
+    return ThreadPoolExecutor(getattr(os, "process_cpu_count", os.cpu_count)())
+
+
+# A forked process has the pool, and none of its threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def by_rows(function: Callable[..., Any], *arrays: np.ndarray, rows: int) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import NamedTuple
 
 import numpy as np
@@ -43,3 +45,17 @@ def test_no_block_is_larger_and_none_is_left_out(rng):
 def test_errors_are_those_of_the_function():
     with pytest.raises(np.linalg.LinAlgError):
         by_rows(np.linalg.cholesky, -np.ones((9, 1, 1)), rows=2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning")
+def test_a_forked_process_has_threads_of_its_own():
+    numbers = np.arange(64.0)
+    by_rows(np.exp, numbers, rows=4)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        same = np.array_equal(by_rows(np.exp, numbers, rows=4), np.exp(numbers))
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -35,6 +35,22 @@ class _Terms(NamedTuple):
     square: np.ndarray
 
 
+def _bounded(*cells: Any) -> _Terms:
+    """Return terms of the bound, given what `cell_terms` takes."""
+    weight, linear, bound, square = cell_terms(np, *cells)
+    mean, noise = cells[-2:]
+    if noise is None:
+        bound, square = bound + linear * mean, np.zeros_like(bound)
+    return _Terms(weight, linear, bound, square)
+
+
+def _curved(*cells: Any) -> _Terms:
+    """Return weights of the expected curvature, given what `cell_curvature` takes."""
+    weight, square = cell_curvature(np, *cells)
+    nothing = np.zeros_like(weight)
+    return _Terms(weight, nothing, nothing, square + nothing)
+
+
 class SparseCells:
     """Observed cells, by model and then by item.
 
@@ -103,26 +119,11 @@ class SparseCells:
             of_block, self.rows, self.cols, self.effect, self.centred, self.trials, rows=_BLOCK
         )
 
-    def _terms(self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None) -> _Terms:
-        def terms(
-            centred: np.ndarray,
-            trials: np.ndarray,
-            square: np.ndarray,
-            mean: np.ndarray,
-            spread: np.ndarray | None,
-        ) -> _Terms:
-            weight, linear, bound, squares = cell_terms(np, centred, trials, square, mean, spread)
-            if spread is None:
-                bound, squares = bound + linear * mean, np.zeros_like(bound)
-            return _Terms(weight, linear, bound, squares)
-
-        return self._by_cell(terms, models, items, noise)
-
     def about_items(
         self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
     ) -> ItemSums:
         """Return sums by item over models."""
-        found = self._terms(models, items, noise)
+        found = self._by_cell(_bounded, models, items, noise)
         effect_mean = models.effect_mean.ravel().astype(self.dtype)
         linear = self._matrix(found.linear).T @ models.mean.astype(self.dtype)
         return ItemSums(
@@ -138,7 +139,7 @@ class SparseCells:
         self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
     ) -> ModelSums:
         """Return sums by model over items, those of effects by panel."""
-        found = self._terms(models, items, noise)
+        found = self._by_cell(_bounded, models, items, noise)
         shape = models.effect_mean.shape
         effect_linear = np.bincount(self.effect, found.linear, minlength=shape[0] * shape[1])
         linear = self._matrix(found.linear) @ items.mean[:, :-1].astype(self.dtype)
@@ -152,19 +153,7 @@ class SparseCells:
         self, models: ModelMoments, items: ItemMoments, noise: np.ndarray | None
     ) -> Curvature:
         """Return sums with weights of the log-likelihood itself."""
-
-        def terms(
-            centred: np.ndarray,
-            trials: np.ndarray,
-            square: np.ndarray,
-            mean: np.ndarray,
-            spread: np.ndarray | None,
-        ) -> _Terms:
-            weight, squares = cell_curvature(np, centred, trials, square, mean, spread)
-            nothing = np.zeros_like(weight)
-            return _Terms(weight, nothing, nothing, squares + nothing)
-
-        found = self._by_cell(terms, models, items, noise)
+        found = self._by_cell(_curved, models, items, noise)
         return Curvature(
             self._squares_of_items(found.weight, models),
             self._squares_of_models(found.weight, models, items),
