@@ -339,7 +339,7 @@ def said(told: World, posterior: Posterior, seed: int) -> dict[str, float]:
         "n_children": len(ranks.children),
     }
     evaluated = set(posterior.design.responses.models)
-    touched = {m for m in _named(told, "rewired", "contaminated") if m in evaluated}
+    touched = {m for m in named(told, "rewired", "contaminated") if m in evaluated}
     every = flag(posterior, key=key, n_draws=50)
     out |= _jumping(told, every[every["rule"] == "jump"])
     flags = every.drop_duplicates(["model", "rule"])
@@ -370,8 +370,8 @@ def _jumping(told: World, flags: pd.DataFrame) -> dict[str, float]:
     first = told.items["benchmark"][0]
     leans = flags["reason"].str.startswith("no results").to_numpy(bool)
     marked = pd.MultiIndex.from_frame(flags[["model", "benchmark"]])
-    odd = {(m, first) for m in _named(told, "contaminated")}
-    cold = {(m, first) for m in _named(told, "their kin")} & {
+    odd = {(m, first) for m in named(told, "contaminated")}
+    cold = {(m, first) for m in named(told, "their kin")} & {
         (str(m), first) for m in told.models[told.cold]
     }
     return {
@@ -384,7 +384,8 @@ def _jumping(told: World, flags: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _named(told: World, *groups: str) -> set[str]:
+def named(told: World, *groups: str) -> set[str]:
+    """Return the names of models in these groups."""
     return {str(told.models[at]) for group in groups for at in told.groups.get(group, ())}
 
 

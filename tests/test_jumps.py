@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import bayes_lrmf.jumps as module
+from analyses import jump_rates
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
 from bayes_lrmf.diagnose import diagnose
@@ -310,3 +311,15 @@ def test_a_point_estimate_or_no_lineage_is_refused(kin_data):
     alone = SimpleNamespace(design=make_design(kin_data.responses, SPEC))
     with pytest.raises(InputError, match="no evaluated model has a parent"):
         benchmark_steps(alone, key=KEY)
+
+
+@pytest.mark.slow
+def test_rates_are_of_every_contaminated_model_and_undisturbed_child(monkeypatch, tmp_path):
+    monkeypatch.setitem(jump_rates.SIZES, "counts", jump_rates.SIZES["counts"] | {"n_models": 60})
+    monkeypatch.setattr("analyses.robustness._PARTS", tmp_path)
+    table = jump_rates.of_seed(0)
+    told, _ = jump_rates.Run("lrmf", "counts", "contaminated", 0).made(jump_rates.SIZES)
+    count = table.groupby(table["models"].str.split(",").str[0])["marked"].agg(["size", "sum"])
+    assert count.loc["contaminated", "size"] == len(jump_rates.named(told, "contaminated")) > 0
+    assert count.loc["undisturbed children", "size"] >= 20
+    assert count.loc["undisturbed children", "sum"] <= 1
