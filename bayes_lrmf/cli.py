@@ -14,7 +14,8 @@ from bayes_lrmf.commands.fitting import diagnose, fit, simulate
 from bayes_lrmf.commands.importing import import_group
 from bayes_lrmf.commands.importing_lineage import hub, leaderboard, mergekit
 from bayes_lrmf.commands.reporting import report
-from bayes_lrmf.console import Commands
+from bayes_lrmf.console import Commands, say
+from bayes_lrmf.interruption import EXIT_CODE, answered
 
 __all__ = ["main"]
 
@@ -28,7 +29,8 @@ def _cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit with 0, 2 (the user's mistake), 3 (not converged) or 130."""
     try:
-        code = _cli.main(arguments, prog_name="bayes-lrmf", standalone_mode=False)
+        with answered(lambda line: say(f"bayes-lrmf: {line}")):
+            code = _cli.main(arguments, prog_name="bayes-lrmf", standalone_mode=False)
     except InputError as error:
         _fail(str(error))
     except click.NoSuchOption as error:
@@ -42,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(" ".join(error.format_message().split()).rstrip(".") + "; see --help")
     except (click.Abort, KeyboardInterrupt):
         print("bayes-lrmf: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(EXIT_CODE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

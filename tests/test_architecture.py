@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "checks": 0,
     "files": 0,
+    "interruption": 0,
     "metrics": 0,
     "progress": 0,
     "sharing": 0,

@@ -11,6 +11,7 @@ import click
 
 from bayes_lrmf.checks import InputError, one_of
 from bayes_lrmf.console import SEED, checked_output, emit, say
+from bayes_lrmf.interruption import EXIT_CODE
 
 if TYPE_CHECKING:
     from bayes_lrmf.inference.checkpoint import Interrupted
@@ -19,7 +20,6 @@ __all__ = ["diagnose", "fit", "simulate"]
 
 METHODS = ("map", "svi", "nuts", "vb")
 NOT_CONVERGED = 3
-INTERRUPTED = 130
 
 
 @click.command()
@@ -195,7 +195,7 @@ def fit(
                 )
             write_posterior(posterior, output)
     except Interrupted:
-        return INTERRUPTED
+        return EXIT_CODE
     record = posterior.record
     say(f"{method}: {record.message} ({record.seconds:.0f} s), written to {output}")
     if not record.converged:

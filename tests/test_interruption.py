@@ -1,0 +1,81 @@
+"""Ctrl-C is answered while the main thread is held up."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bayes_lrmf.interruption import answered
+
+# Hashing holds up the main thread, not the others, and no signal ends it.
+PROGRAM = """
+import hashlib, signal, sys, threading
+from bayes_lrmf.interruption import answered
+# Tests that run in the background inherit that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with answered(lambda line: print(line, file=sys.stderr, flush=True)):
+    threading.Timer(0.2, print, ["begun"], {"flush": True}).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def begun():
+    """Return what starts a program that is held up for so many rounds of a hash."""
+    processes = []
+
+    def start(rounds):
+        command = [sys.executable, "-c", PROGRAM, str(rounds)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        assert process.stdout.readline() == "begun\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_a_first_interrupt_is_answered_and_a_second_one_ends(begun):
+    process = begun(10**9)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline().startswith("interrupted; once the step in flight ends")
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.stderr.read() == "ended at once; what was not yet written is lost\n"
+
+
+def test_a_keystroke_that_comes_twice_counts_once(begun):
+    process = begun(10**9)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+    assert process.stderr.readline().startswith("interrupted; once")
+    time.sleep(1)
+    assert process.poll() is None
+
+
+def test_python_raises_once_the_step_has_ended(begun):
+    process = begun(3_000_000)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert process.returncode in (1, -signal.SIGINT)
+
+
+def test_it_leaves_signals_as_they_were(capsys):
+    before = signal.set_wakeup_fd(-1)
+    try:
+        with answered(print):
+            pass
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.set_wakeup_fd(before)
+    with answered(print), pytest.raises(KeyboardInterrupt):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().out == ""
