@@ -29,7 +29,7 @@ from typing import Any
 
 MODULES = {
     "metrics": ("tests/test_metrics.py",),
-    "flag": ("tests/test_flag.py",),
+    "flag": ("tests/test_flag.py", "tests/test_jumps.py"),
     "predict": ("tests/test_predict.py", "tests/test_flag.py"),
     "gmrf": ("tests/test_gmrf.py",),
     "program": ("tests/test_program.py",),
