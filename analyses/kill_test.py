@@ -23,6 +23,7 @@ OPTIONS = {
     "nuts": ("--num-warmup", "30", "--num-samples", "30"),
 }
 _GIVE_UP = 600.0
+_ANSWER = "bayes-lrmf: interrupted"
 _CONTEXT = multiprocessing.get_context("forkserver")
 _IMPORTED = (
     "arviz_base",
@@ -58,6 +59,8 @@ def main() -> int:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--interrupt", type=int, default=0, help="Ctrl-C this often instead")
+    parser.add_argument("--responses", help="table to fit, instead of a small simulated one")
+    parser.add_argument("--lineage", help="its lineage")
     given = parser.parse_args()
     # Compiled code is kept, so that most moments fall into the fit.
     cache = Path(tempfile.gettempdir()) / "bayes-lrmf-kill-test-jax"
@@ -72,6 +75,11 @@ def main() -> int:
         (folder / "small.toml").write_text('name = "small"\nrank = 1\n')
         sizes = ("--models", "30", "--items", "20")
         run(folder, ["simulate", *sizes, "-o", str(folder / "data")])
+        for kind, file in (("responses", given.responses), ("lineage", given.lineage)):
+            if file is not None:
+                next((folder / "data").glob(f"{kind}.*")).unlink()
+                link = folder / "data" / f"{kind}{''.join(Path(file).suffixes)}"
+                link.symlink_to(Path(file).resolve())
         bad = 0
         for method in methods:
             expected, seconds = whole(folder, method, given.seconds)
@@ -95,8 +103,8 @@ def main() -> int:
 
 def command(folder: Path, method: str, *options: str) -> list[str]:
     """Return the arguments of a fit in the folder."""
-    data = folder / "data"
-    tables = [str(data / "responses.parquet"), "--lineage", str(data / "lineage.csv")]
+    responses, lineage = (next((folder / "data").glob(f"{n}.*")) for n in ("responses", "lineage"))
+    tables = [str(responses), "--lineage", str(lineage)]
     spec = () if method == "vb" else ("--spec", str(folder / "small.toml"))
     return ["fit", *tables, *spec, "--method", method, *OPTIONS[method], *options]
 
@@ -126,6 +134,17 @@ class Command:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
         self._process.join(_GIVE_UP)
+
+    def interrupt(self) -> tuple[float, float]:
+        """Send Ctrl-C; return the seconds to its answer, and to the end."""
+        begun = time.monotonic()
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGINT)
+        while _ANSWER not in self.said and not self.ended(0.01):
+            pass
+        answered = time.monotonic() - begun
+        self.ended(_GIVE_UP)
+        return answered, time.monotonic() - begun
 
     @property
     def code(self) -> int:
@@ -227,15 +246,15 @@ def interrupted(
     """Send Ctrl-C at random moments, print how long fits took to end, return how many ended ill."""
     from bayes_lrmf.storage import read_posterior
 
-    taken, partial, lines = [], 0, Counter[int]()
+    answered, taken, partial, lines = [], [], 0, Counter[int]()
     for i in range(times):
         place = folder / f"{method}-interrupted-{i}"
         place.mkdir()
         process = Command(command(folder, method, "-o", str(place / "p.nc")), folder / "said")
         if not process.ended(chosen.uniform(0.3, 1.0) * seconds):
-            begun = time.monotonic()
-            process.send(signal.SIGINT)
-            taken.append(time.monotonic() - begun)
+            first, last = process.interrupt()
+            answered.append(first)
+            taken.append(last)
             lines[process.code] += 1
             if process.code != 130 or "Traceback" in process.said:
                 print(process.said)
@@ -244,8 +263,9 @@ def interrupted(
             partial += not read_posterior(found).record.converged
     taken.sort()
     print(
-        f"{method}: {len(taken)} times Ctrl-C, {taken[len(taken) // 2]:.2f} s to the end (median), "
-        f"{taken[-1]:.2f} s at most, exit codes {dict(lines)}, {partial} partial posteriors",
+        f"{method}: {len(taken)} times Ctrl-C, answered after {max(answered):.2f} s at most, "
+        f"{taken[len(taken) // 2]:.2f} s to the end (median), {taken[-1]:.2f} s at most, "
+        f"exit codes {dict(lines)}, {partial} partial posteriors",
         flush=True,
     )
     return sum(n for code, n in lines.items() if code not in (130, 0, 3))
