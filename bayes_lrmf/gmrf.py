@@ -21,6 +21,7 @@ KAPPA_RANGE = (1e-6, 1e4)
 """The range of kappa over which log-determinants are tabulated."""
 
 _N_NODES_OF_TABLE = 128
+_VALUES_AT_ONCE = 2_000_000
 
 
 class LaplacianGraph:
@@ -92,7 +93,7 @@ class LaplacianGraph:
         low, high = np.log(KAPPA_RANGE)
         kappas = np.exp((high + low) / 2 + (high - low) / 2 * np.cos(angle))
         values = np.empty((2, _N_NODES_OF_TABLE))
-        batch = max(1, int(2e6 // (self.n_nodes + self.elimination.n_entries)))
+        batch = max(1, _VALUES_AT_ONCE // (self.n_nodes + self.elimination.n_entries))
         for start in range(0, len(kappas), batch):
             factor = self.factor(kappas[start : start + batch])
             variance, _ = self.elimination.selected_inverse(factor)

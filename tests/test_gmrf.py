@@ -18,6 +18,7 @@ from numpyro.infer import SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoDelta
 from numpyro.infer.util import log_density
 
+from bayes_lrmf import gmrf
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.gmrf import KAPPA_RANGE, LaplacianGraph, LineageGMRF
 
@@ -480,6 +481,27 @@ def large():
     ends = names[leaf], names[np.repeat(centres, leaves)]
     half = sp.coo_array((np.ones(len(leaf)), ends), shape=(N_LARGE, N_LARGE))
     return LaplacianGraph(half + half.T), leaves
+
+
+def table_by_parts(monkeypatch, factors_at_once):
+    """Return the table of a graph, and how many factors of it were held at a time."""
+    graph = LaplacianGraph(RANDOM["cycles"])
+    size = graph.n_nodes + graph.elimination.n_entries
+    monkeypatch.setattr(gmrf, "_VALUES_AT_ONCE", int(factors_at_once * size))
+    held, factor = [], LaplacianGraph.factor
+    monkeypatch.setattr(
+        LaplacianGraph, "factor", lambda self, kappa: held.append(len(kappa)) or factor(self, kappa)
+    )
+    return graph._table, held
+
+
+def test_the_table_is_made_in_parts_that_memory_holds(monkeypatch):
+    at_once, held = table_by_parts(monkeypatch, 1000)
+    assert held == [128]
+    for factors, expected in ((50.9, [50, 50, 28]), (0.3, [1] * 128)):
+        in_parts, held = table_by_parts(monkeypatch, factors)
+        assert held == expected
+        np.testing.assert_allclose(in_parts, at_once, rtol=0, atol=1e-12)
 
 
 def star_log_determinant(leaves, kappa):
