@@ -53,21 +53,36 @@ def data_dir() -> Path:
 
 @pytest.fixture
 def claim() -> Callable[..., None]:
-    """Return what asserts that a measured gap is within its tolerance, and tells the ledger."""
+    """Return what asserts that a measured gap is within its tolerance, and tells the ledger.
 
-    def stated(what: str, reference: str, measured: float, tolerance: float) -> None:
+    Where a known shortcoming keeps a gap from the tolerance, tests hold it to a wider `bound`, and
+    the ledger says that it fails, and the `cause`.
+    """
+
+    def stated(
+        what: str,
+        reference: str,
+        measured: float,
+        tolerance: float,
+        *,
+        bound: float | None = None,
+        cause: str = "",
+    ) -> None:
         path = os.environ.get("BAYES_LRMF_LEDGER")
+        limit = tolerance if bound is None else bound
         if path:
             row = {
                 "claim": what,
                 "reference": reference,
                 "measured": float(measured),
                 "tolerance": tolerance,
+                "bound": limit,
+                "cause": cause,
             }
             # Workers append whole lines.
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-        assert measured <= tolerance, f"{what}: {measured} > {tolerance}"
+        assert measured <= limit, f"{what}: {measured} > {limit}"
 
     return stated
 

@@ -14,7 +14,7 @@ from analyses import sbc, validation
 def kept(measured=1e-9, p=0.4):
     claim = {
         "claim": "a gap", "reference": "by hand", "measured": measured, "tolerance": 1e-8,
-        "date": "2026-01-02",
+        "bound": 1e-6, "cause": "", "date": "2026-01-02",
     }  # fmt: skip
     run = {
         "spec": "directed", "method": "nuts", "data sets": 100, "used": 60, "quantities": 39,
@@ -28,9 +28,20 @@ def test_page_says_what_holds():
     assert "| a gap | by hand | 1e-09 | 1e-08 | yes | 2026-01-02 |" in page
     assert "| directed | nuts | 100 | 60 | 39 | 89.9% | 0.400 | yes | 2026-01-03 |" in page
     assert "**no**" not in page
+    assert "All hold." in page
     assert validation.page(kept(measured=1e-7)).count("**no**") == 1
     assert validation.page(kept(p=0.01)).count("**no**") == 1
     assert "Simulation" in validation.page(kept() | {"calibrations": []})
+
+
+def test_page_says_why_a_claim_does_not_hold():
+    told = kept(measured=1e-7)
+    others = [told["claims"][0] | {"claim": name, "cause": "it is coarse"} for name in "bc"]
+    page = validation.page(told | {"claims": [*told["claims"], *others, kept()["claims"][0]]})
+    assert "3 of 4 do not hold:" in page
+    assert "- cause not known: a gap (tests fail above 1e-06)." in page
+    bounds = "b (tests fail above 1e-06); c (tests fail above 1e-06)"
+    assert f"- it is coarse: {bounds}." in page
 
 
 def test_shares_of_changes_have_exact_intervals():
@@ -52,10 +63,18 @@ def test_claims_are_told_as_they_are_and_broken_ones_fail(claim, tmp_path, monke
     path = tmp_path / "ledger.jsonl"
     monkeypatch.setenv("BAYES_LRMF_LEDGER", str(path))
     claim("small", "nothing", 0.5, 1.0)
+    claim("short", "nothing", 1.5, 1.0, bound=2.0, cause="known")
+    with pytest.raises(AssertionError, match=r"far: 2\.5 > 2\.0"):
+        claim("far", "nothing", 2.5, 1.0, bound=2.0, cause="known")
     with pytest.raises(AssertionError, match=r"large: 2\.0 > 1\.0"):
         claim("large", "nothing", 2.0, 1.0)
     told = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [(t["claim"], t["measured"]) for t in told] == [("small", 0.5), ("large", 2.0)]
+    assert [(t["claim"], t["measured"]) for t in told] == [
+        ("small", 0.5), ("short", 1.5), ("far", 2.5), ("large", 2.0),
+    ]  # fmt: skip
+    (small, short, _, _) = validation.worst(told)
+    assert (small["tolerance"], small["bound"], small["cause"]) == (1.0, 1.0, "")
+    assert (short["tolerance"], short["bound"], short["cause"]) == (1.0, 2.0, "known")
 
 
 def test_calibrations_are_of_the_sets_that_were_kept(tmp_path, monkeypatch):
