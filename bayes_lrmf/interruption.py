@@ -15,7 +15,7 @@ __all__ = ["EXIT_CODE", "answered"]
 
 EXIT_CODE = 130
 _PATIENCE = 0.3
-_WAITING = "interrupted; once the step in flight ends, what there is is kept (Ctrl-C: end now)"
+_WAITING = "interrupted; waiting for the step in flight (Ctrl-C again: end at once)"
 _ENDED = "ended at once; what was not yet written is lost"
 
 

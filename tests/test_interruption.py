@@ -44,7 +44,7 @@ def begun():
 def test_a_first_interrupt_is_answered_and_a_second_one_ends(begun):
     process = begun(10**9)
     process.send_signal(signal.SIGINT)
-    assert process.stderr.readline().startswith("interrupted; once the step in flight ends")
+    assert process.stderr.readline().startswith("interrupted; waiting for the step")
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
@@ -55,7 +55,7 @@ def test_a_keystroke_that_comes_twice_counts_once(begun):
     process = begun(10**9)
     for _ in range(3):
         process.send_signal(signal.SIGINT)
-    assert process.stderr.readline().startswith("interrupted; once")
+    assert process.stderr.readline().startswith("interrupted; waiting")
     time.sleep(1)
     assert process.poll() is None
 
