@@ -55,7 +55,7 @@ def replicated(spec_name: str, method: str, seed: int) -> dict[str, Any]:
     features = None
     if spec_name == "directed":
         # Over-dispersion doubles the time of a step; the other spec has it.
-        spec = dataclasses.replace(spec, features=("params_b",), kind=None, likelihood="binomial")
+        spec = dataclasses.replace(spec, features=("params_b",), kind="", likelihood="binomial")
         size = rng.lognormal(2, 1, N_MODELS)
         features = pd.DataFrame({"params_b": size}, index=lineage.nodes)
     data_key, fit_key, draw_key = jax.random.split(jax.random.key(seed), 3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from bayes_lrmf.gmrf import KAPPA_RANGE
 from bayes_lrmf.kernels import beta_binomial, log_gamma
 from bayes_lrmf.logit_normal import logit_normal
 from bayes_lrmf.program import components, hyperparameters, noise_of_items
+from bayes_lrmf.provenance import design_digests, package_versions, spec_digest
 from bayes_lrmf.responses import Cells
 from bayes_lrmf.spec import Spec
 from bayes_lrmf.variational import VariationalState
@@ -32,7 +32,6 @@ __all__ = [
     "Posterior",
     "VariationalState",
     "diagnose_draws",
-    "package_versions",
 ]
 
 _N_PSI_CELLS = 1000
@@ -195,6 +194,18 @@ class Posterior:
         )
 
     @property
+    def provenance(self) -> dict[str, str]:
+        """Which data, which spec and which code made it; digests are SHA-256, in hex."""
+        return {
+            "method": self.record.method,
+            "seed": "not noted" if self.seed is None else str(self.seed),
+            "spec": self.spec.name,
+            "spec digest": spec_digest(self.spec),
+            **{f"{name} digest": of for name, of in design_digests(self.design).items()},
+            **self.versions,
+        }
+
+    @property
     def is_point(self) -> bool:
         """Whether there is no uncertainty in it."""
         return isinstance(self.state, PointState)
@@ -329,15 +340,3 @@ def diagnose_draws(posterior: Posterior) -> tuple[bool, str]:
 def _cell_names(design: Design, rows: np.ndarray, cols: np.ndarray) -> list[str]:
     items = (design.items["benchmark"] + ":" + design.items["item"]).to_numpy()
     return [f"{design.models[r]} | {items[c]}" for r, c in zip(rows, cols, strict=True)]
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that make a fit."""
-    names = ("bayes-lrmf", "jax", "numpyro", "numpy", "scipy")
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found

@@ -37,7 +37,8 @@ class ReportData:
     Attributes
     ----------
     facts : dict
-        ``spec, method, n_evaluated, n_models, n_items, n_responses``: what was fitted.
+        ``spec, method, n_evaluated, n_models, n_items, n_responses``: what was fitted; and
+        ``provenance``, that of the posterior.
     good : bool
     verdict : tuple of str
         Lines of `diagnose`.
@@ -160,6 +161,7 @@ def report_data(
         facts={
             "spec": posterior.spec.name,
             "method": posterior.record.method,
+            "provenance": posterior.provenance,
             "n_evaluated": design.n_evaluated,
             "n_models": len(design.models),
             "n_items": int(design.items["trials"].sum()),

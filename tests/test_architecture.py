@@ -54,6 +54,7 @@ FLOORS = {
     "streaming": 2,
     "descent": 3,
     "program": 3,
+    "provenance": 3,
     "variational": 3,
     "simulate": 4,
     "posterior": 4,

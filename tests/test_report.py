@@ -334,6 +334,13 @@ def test_a_point_shows_points(point):
     assert "width-chart" not in Page(html).scripts[0]
 
 
+def test_what_made_the_numbers_is_told(kin_fit, page):
+    told = page.split("What made these numbers")[1].split("</table>")[0]
+    for name, value in kin_fit.provenance.items():
+        assert f'<th scope="row">{name}</th><td>{value}</td>' in told
+    assert kin_fit.design.responses.fingerprint() in told
+
+
 def test_three_thousand_models_fit_in_five_megabytes(data):
     assert len(render_report(enlarged(data, 3000)).encode()) < 5_000_000
 

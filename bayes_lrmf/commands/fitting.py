@@ -244,20 +244,29 @@ def _interrupted(stop: Interrupted, output: str, seed: int, *, goes_on: bool) ->
 @click.command()
 @click.argument("posterior")
 @click.option("--lineage", is_flag=True, help="List doubtful and missing parents instead.")
+@click.option("--provenance", is_flag=True, help="Print which data, spec and code made it instead.")
 @click.option("-o", "--output", metavar="FILE", help="CSV or Parquet, for --lineage.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For --lineage.")
-def diagnose(posterior: str, lineage: bool, output: str | None, seed: int) -> int:
+def diagnose(posterior: str, lineage: bool, provenance: bool, output: str | None, seed: int) -> int:
     """Print a verdict on the fit POSTERIOR, from quantities that rotation leaves alone.
 
     With a lineage also the share of ability that children inherit, by relation. --lineage lists
     recorded parents that the responses contradict and close models without a recorded parent.
+    --provenance prints digests of the data, the spec and the code, and versions.
     """
     checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
     if output is not None and not lineage:
         raise InputError("a verdict is not a table", where=output, fix="add --lineage, or drop -o")
+    if lineage and provenance:
+        raise InputError("--lineage and --provenance are two answers", fix="ask for one of them")
     from bayes_lrmf.storage import read_posterior
 
     fitted = read_posterior(posterior)
+    if provenance:
+        told = fitted.provenance
+        for name, value in told.items():
+            print(f"{name:{max(map(len, told))}}  {value}")
+        return 0
     if lineage:
         import jax
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import zipfile
@@ -21,9 +20,9 @@ import numpy as np
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import Design
 from bayes_lrmf.files import locked, remove_leftovers, written_whole
-from bayes_lrmf.lineage import Lineage
-from bayes_lrmf.posterior import Posterior, package_versions
+from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.progress import Progress
+from bayes_lrmf.provenance import design_digests, digest, package_versions
 from bayes_lrmf.spec import Spec
 
 __all__ = ["Checkpoint", "Interrupted", "Saved", "leaves", "restored", "saved_by"]
@@ -269,9 +268,7 @@ def saved_by(
     def identity() -> dict[str, Any]:
         found = {
             "method": method,
-            "data": design.responses.fingerprint(),
-            "lineage": _digest(_lineage_parts(design)),
-            "features": _digest(_feature_parts(design)),
+            **design_digests(design),
             "spec": spec.to_dict(),
             "seed": np.asarray(jax.random.key_data(key)).ravel().tolist(),
             "options": {name: _plain(value) for name, value in options.items()},
@@ -285,41 +282,12 @@ def saved_by(
     return checkpoint.of(identity, progress)
 
 
-def _lineage_parts(design: Design) -> list[Any]:
-    graphs = [g for g in (design.graph, design.item_graph) if g is not None]
-    found: list[Any] = [part for g in graphs for part in (g.rows, g.cols, g.weights)]
-    for lineage in (design.core, design.periphery):
-        found += _edges(lineage)
-    return [*found, json.dumps(design.strengths)]
-
-
-def _edges(lineage: Lineage) -> list[Any]:
-    names = ["\0".join(map(str, v)) for v in (lineage.nodes, lineage.relation)]
-    return [*names, lineage.child, lineage.parent, lineage.weight]
-
-
-def _feature_parts(design: Design) -> list[Any]:
-    c = design.covariates
-    return [] if c is None else ["\0".join(c.names), "\0".join(c.kinds), c.values, c.kind]
-
-
-def _digest(parts: list[Any]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            digest.update(f"{len(part)}:{part}".encode())
-        else:
-            value = np.ascontiguousarray(part)
-            digest.update(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
-    return digest.hexdigest()
-
-
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
         return {str(name): _plain(v) for name, v in value.items()}
-    return _digest([np.asarray(value)])
+    return digest([np.asarray(value)])
 
 
 def leaves(tree: Any) -> dict[str, np.ndarray]:

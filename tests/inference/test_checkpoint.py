@@ -327,7 +327,8 @@ def test_a_short_fit_writes_nothing_and_reads_no_data(simulated, file, monkeypat
         raise AssertionError
 
     monkeypatch.setattr(module, "written_whole", refuse)
-    monkeypatch.setattr(module, "_digest", refuse)
+    for name in ("digest", "design_digests"):
+        monkeypatch.setattr(module, name, refuse)
     fit_saved(file, "map", simulated(LAPLACIAN), LAPLACIAN, seconds=1000.0)
 
 
