@@ -349,8 +349,13 @@ def simulate(
 def _drawn_values(
     design: Design, spec: Spec, fixed: dict[str, np.ndarray], key: jax.Array
 ) -> dict[str, np.ndarray]:
+    # It runs once, and takes longer to optimise than to run.
+    unoptimised = {"xla_backend_optimization_level": 0}
+    draw = jax.jit(
+        lambda key: drawn_sites(design, spec, fixed, key=key), compiler_options=unoptimised
+    )
+    drawn = draw(key)
     # Those that the spec fixes are no sites of the program, drawn or not.
-    drawn = jax.jit(lambda key: drawn_sites(design, spec, fixed, key=key))(key)
     return fixed_hyperparameters(design, spec) | jax.device_get(drawn)
 
 

@@ -14,12 +14,12 @@ from scipy.stats import norm
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
 from bayes_lrmf.directed import STEPS, StepScales
-from bayes_lrmf.inference import fit_map, fit_vb
+from bayes_lrmf.inference import fit_vb
 from bayes_lrmf.kinship import Kin
 from bayes_lrmf.lineage_quality import likely_parents, lineage_quality, recorded_parents
-from bayes_lrmf.posterior import DrawsState
+from bayes_lrmf.posterior import DrawsState, PointState
+from bayes_lrmf.program import fixed_hyperparameters
 from bayes_lrmf.scale_mixture import SCALE_GRID
-from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 
 MIXTURE = dataclasses.replace(read_spec("lrmf"), rank=2)
@@ -148,15 +148,19 @@ def test_distance_of_a_likely_parent_is_between_posterior_means(planted):
     assert line["percentile"] == pytest.approx(np.mean(closer), abs=1e-6)
 
 
-def test_what_has_no_steps_to_judge_by_is_refused():
-    data = simulate(LRMF, key=jax.random.key(0), n_models=12, n_items=10, density=0.8)
-    design = make_design(data.responses, LRMF, lineage=data.lineage)
+def test_what_has_no_steps_to_judge_by_is_refused(planted):
+    responses, core = planted.design.responses, planted.design.core
+    design = make_design(responses, LRMF, lineage=core)
+    values = {n: v for n, v in planted.draws(2, key=KEY).items() if not n.startswith("step_")}
+    values |= {n: np.stack([v, v]) for n, v in fixed_hyperparameters(design, LRMF).items()}
+    drawn = dataclasses.replace(
+        planted, design=design, spec=LRMF, state=DrawsState({n: v[None] for n, v in values.items()})
+    )
+    point = dataclasses.replace(drawn, state=PointState({n: v[0] for n, v in values.items()}))
     with pytest.raises(InputError, match="a point estimate has no draws"):
-        lineage_quality(point := fit_map(design, LRMF, key=KEY), key=KEY)
-    values = {name: np.stack([value] * 2)[None] for name, value in point.state.values.items()}
-    drawn = dataclasses.replace(point, state=DrawsState(values))
+        lineage_quality(point, key=KEY)
     with pytest.raises(InputError, match="spec laplacian learns no distribution of steps"):
         lineage_quality(drawn, key=KEY)
-    alone = make_design(data.responses, MIXTURE)
+    alone = dataclasses.replace(planted, design=make_design(responses, MIXTURE))
     with pytest.raises(InputError, match="no evaluated model has a parent in the fit"):
-        lineage_quality(fit_vb(alone, MIXTURE, key=KEY, max_sweeps=1), key=KEY)
+        lineage_quality(alone, key=KEY)
