@@ -154,7 +154,7 @@ def sampled(name: str) -> None:
         "drawn": np.array(list(named), str),
         "summarised": np.array(table.index, str),
         "summary": table.to_numpy(np.float32),
-        **_kept_table(data),
+        **kept_table(data),
     }
     with written_whole(FOLDER / f"{name}.npz") as part, part.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -200,7 +200,7 @@ def _summary(named: dict[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(np.stack(columns, axis=1), index=list(named), columns=list(COLUMNS))
 
 
-def _kept_table(data: Simulation) -> dict[str, np.ndarray]:
+def kept_table(data: Simulation) -> dict[str, np.ndarray]:
     """Return results and lineage as arrays of numbers and of text."""
     cells = data.responses.to_cells()
     shape = data.responses.shape
@@ -241,7 +241,7 @@ class Reference:
 
     def is_of(self, data: Simulation) -> bool:
         """Return whether these are the table and the lineage that it was made from."""
-        return all(np.array_equal(self.arrays[n], v) for n, v in _kept_table(data).items())
+        return all(np.array_equal(self.arrays[n], v) for n, v in kept_table(data).items())
 
 
 def read_reference(name: str, folder: Path = FOLDER) -> Reference:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from analyses import reference_draws
+from analyses import reference_draws, reference_predictions
 from analyses.reference_draws import (
     CASES,
     ESS_LIMIT,
@@ -17,6 +17,7 @@ from analyses.reference_draws import (
     quantities,
     read_reference,
 )
+from analyses.reference_predictions import read_predictions
 from bayes_lrmf.inference import fit_method
 from bayes_lrmf.posterior import DrawsState
 
@@ -73,6 +74,24 @@ def test_thinned_draws_are_of_the_posterior_that_the_summary_is_of(name):
     assert az.rhat(chains, chain_axis=0, draw_axis=1).max() < 1.05
 
 
+@pytest.mark.parametrize("name", reference_predictions.CASES)
+def test_kept_predictions_are_of_sound_draws(name):
+    case, kept = reference_predictions.CASES[name], read_predictions(name)
+    told = kept.told
+    assert (told["spec"], told["changes"]) == (case.spec, _as_json(case.changes))
+    assert (told["simulated"], told["options"]) == (case.sizes, case.options)
+    # What `fit_nuts` asks of draws that it calls converged.
+    assert told["greatest R-hat"] < 1.02
+    assert told["least bulk ESS"] > ESS_LIMIT
+    assert told["divergences"] == 0
+    assert told["draws"] == 2 * case.options["num_samples"]
+    table = kept.table()
+    n_cells = case.sizes["n_models"] * case.sizes["n_items"]
+    assert len(table) == table.index.nunique() == n_cells
+    assert table["mean"].between(0, 1).all()
+    assert (table["sd"] > 0).all()
+
+
 def test_kept_references_take_little_room():
     sizes = [path.stat().st_size for path in reference_draws.FOLDER.iterdir()]
     assert sum(sizes) < 1_000_000
@@ -108,6 +127,7 @@ BOUNDS = {
     ("irt", "nuts"): (0.01, 0.1, 0.1),
     ("irt", "svi"): (0.02, 0.15, 0.4),
     ("irt", "vb"): (0.03, 0.3, 0.7),
+    ("directed", "nuts"): (0.01, 0.1, 0.1),
     ("directed", "vb"): (0.02, 0.2, 0.2),
 }
 CAUSES = {

@@ -14,7 +14,9 @@ from scipy.integrate import quad
 from scipy.special import expit, roots_hermitenorm
 from scipy.stats import norm
 
+from analyses import reference_predictions
 from analyses.corrections import mean_psi, sd_psi
+from analyses.reference_predictions import read_predictions
 from bayes_lrmf.block_elimination import BlockFactor
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.cli import main
@@ -22,7 +24,7 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.diagnose import diagnose
 from bayes_lrmf.directed import STEPS, DirectedGraph, StepScales
 from bayes_lrmf.draws import rows_and_columns
-from bayes_lrmf.inference import fit_map, fit_method, fit_nuts, fit_vb
+from bayes_lrmf.inference import fit_map, fit_method, fit_vb
 from bayes_lrmf.inference.vb import _start_values
 from bayes_lrmf.inference.vb_cells import CellTable
 from bayes_lrmf.inference.vb_fit import VariationalFit
@@ -566,44 +568,23 @@ def test_the_command_line_fits_and_predicts_strangers(tmp_path, capsys):
 
 @pytest.mark.ledger
 @pytest.mark.slow
-def test_probabilities_near_those_of_nuts(claim):
-    spec = dataclasses.replace(LRMF, rank=1, likelihood="logit_normal")
-    data = simulate(spec, key=jax.random.key(1), n_models=24, n_items=16, trials=50, n_benchmarks=2)
-    design = problem(spec, data)
-    nuts = fit_nuts(design, spec, key=jax.random.key(0), num_warmup=800, num_samples=1000)
-    assert nuts.record.converged, nuts.record.message
-    vb = fit_vb(design, spec, key=jax.random.key(0))
-    a, b = (predict_items(p, key=jax.random.key(2), n_draws=1000) for p in (nuts, vb))
-    gap = np.sqrt(np.mean((a["mean"] - b["mean"]) ** 2))
-    ratio = (b["sd"] / a["sd"]).mean()
-    claim("vb, Laplacian prior: RMS gap of posterior means of probabilities", "nuts", gap, 0.01)
-    claim("vb, Laplacian prior: mean ratio of posterior sd, less one", "nuts", abs(ratio - 1), 0.15)
-
-
-@pytest.mark.ledger
-@pytest.mark.slow
-def test_probabilities_on_a_directed_prior_near_those_of_nuts(claim):
-    spec = dataclasses.replace(DIRECTED, rank=1, likelihood="binomial")
-    data = simulate(
-        spec,
-        key=jax.random.key(1),
-        n_models=36,
-        n_items=12,
-        trials=100,
-        n_benchmarks=3,
-        density=0.8,
-    )
-    design = problem(spec, data)
-    # Short steps: at the usual ones a draw in a thousand diverges.
-    nuts = fit_nuts(
-        design, spec, key=jax.random.key(0), num_warmup=500, num_samples=700, target_accept=0.97
-    )
-    assert nuts.record.converged, nuts.record.message
-    vb = fit_vb(design, spec, key=jax.random.key(0))
-    a, b = (predict_items(p, key=jax.random.key(2), n_draws=1000) for p in (nuts, vb))
-    # Models without responses among them: each draw steps down with scales of its own.
-    assert (~a["model"].isin(design.responses.models)).sum() > 20
-    gap = np.sqrt(np.mean((a["mean"] - b["mean"]) ** 2))
-    ratio = (b["sd"] / a["sd"]).mean()
-    claim("vb, directed prior: RMS gap of posterior means of probabilities", "nuts", gap, 0.01)
-    claim("vb, directed prior: mean ratio of posterior sd, less one", "nuts", abs(ratio - 1), 0.15)
+@pytest.mark.parametrize(("name", "prior"), [("laplacian", "Laplacian"), ("directed", "directed")])
+def test_probabilities_near_those_of_nuts(name, prior, claim):
+    case, kept = reference_predictions.CASES[name], read_predictions(name)
+    data = case.drawn()
+    assert kept.is_of(data)
+    design = case.design(data)
+    vb = fit_vb(design, case.declared(), key=jax.random.key(0))
+    found = predict_items(vb, key=jax.random.key(2), n_draws=1000)
+    if name == "directed":
+        # Models without responses among them: each draw steps down with scales of its own.
+        assert (~found["model"].isin(design.responses.models)).sum() > 20
+    found = found.set_index(["model", "benchmark", "item"])
+    nuts = kept.table()
+    assert set(found.index) == set(nuts.index)
+    nuts = nuts.loc[found.index]
+    gap = np.sqrt(np.mean((nuts["mean"] - found["mean"]) ** 2))
+    ratio = (found["sd"] / nuts["sd"]).mean()
+    of = f"vb, {prior} prior"
+    claim(f"{of}: RMS gap of posterior means of probabilities", "nuts", gap, 0.01)
+    claim(f"{of}: mean ratio of posterior sd, less one", "nuts", abs(ratio - 1), 0.15)
