@@ -20,7 +20,7 @@ import pandas as pd
 from analyses.reference_draws import FOLDER, kept_table
 from bayes_lrmf.design import Design, make_design
 from bayes_lrmf.files import written_whole
-from bayes_lrmf.posterior import package_versions
+from bayes_lrmf.provenance import package_versions
 from bayes_lrmf.simulate import Simulation, simulate
 from bayes_lrmf.spec import Spec, read_spec
 

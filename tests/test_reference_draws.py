@@ -159,6 +159,9 @@ def test_methods_against_reference_draws(name, method, claim):
     assert kept.is_of(data)
     design = case.design(data)
     options = NUTS if method == "nuts" else {}
+    if (name, method) == ("directed", "nuts"):
+        # Short steps: at the usual ones a draw in a thousand diverges.
+        options = NUTS | {"target_accept": 0.98}
     fitted = fit_method(method, design, spec, key=jax.random.key(0), **options)
     assert fitted.record.converged, fitted.record.message
     n_draws = fitted.state.n_draws if isinstance(fitted.state, DrawsState) else N_DRAWS
