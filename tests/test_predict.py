@@ -320,6 +320,22 @@ def test_scores_are_what_was_seen_and_counts_of_what_is_left(by_hand, monkeypatc
     assert found.kind == "predictive"
 
 
+def test_more_trials_than_a_full_run_leave_none_of_the_item(by_hand, monkeypatch):
+    posterior, parts = by_hand
+    # Of the second item, which has 6 in full.
+    parts.successes[0, 1], parts.trials[0, 1] = 7, 8
+    left = []
+    monkeypatch.setattr(
+        predictions,
+        "_bounded_counts",
+        lambda mean, _, n, __: left.append(n.tolist()) or np.zeros(mean.shape, np.float32),
+    )
+    found = score_draws(posterior, key=KEY)
+    assert left[0] == [2, 9]
+    np.testing.assert_allclose(found.scores[:, 0, 0], (1 + 7) / (1 + 8 + 2))
+    assert (found.n_items[0, 0], found.n_observed[0, 0]) == (11, 9)
+
+
 def test_noise_of_cells_is_drawn_for_every_item(by_hand, monkeypatch):
     posterior, parts = by_hand
     parts.noise_sd = np.random.default_rng(8).uniform(0.5, 2, (4, 5)).astype(np.float32)
