@@ -92,19 +92,18 @@ runs the same tests.
 Families of {sbc.N_MODELS} models x {sbc.N_ITEMS} counts are drawn from a spec, hyper-parameters
 from their priors, and fitted: `python -m analyses.sbc --spec directed --method nuts`, and so on.
 Where a method is exact, the rank of the truth among posterior draws is uniform. Ranked are psi of
-cells with results and without, benchmark scores and hyper-parameters; ranks of data sets run since
-they are kept stand in `docs/calibration`. p is the least of all
-quantities, of ranks and of what 90 % intervals hold, adjusted for the number of both: "yes" means
-that it is not below {_ALPHA:g}, and that nothing speaks against uniform ranks, which so few data
-sets would of gross errors only. Data sets on which a chain of `nuts` mixed badly are left out.
-Given the data, whether it did has nothing to do with the truth; where those left are draws from
-the posterior, ranks are uniform among them.
+cells with results and without, benchmark scores and hyper-parameters; the ranks of every data set
+stand in `docs/calibration`. p is the least of all quantities, of ranks and of what 90 % intervals
+hold, adjusted for the number of both: "yes" means that it is not below {_ALPHA:g}, and that nothing
+speaks against uniform ranks, which so few data sets would of gross errors only. Data sets on which
+a chain of `nuts` mixed badly are left out. Given the data, whether it did has nothing to do with the
+truth; where those left are draws from the posterior, ranks are uniform among them.
 
 {{calibrations}}
 
 `svi` and `vb` are approximations: models and items are independent under both, and scales are
-points under `vb`, which shows where few results tell of them. What that amounts to on tables of
-ordinary size stands beside `nuts` in `analyses/README.md`.
+points under `vb`. On so few models and items that shows; on tables of ordinary size what they make
+of it stands beside `nuts` in `analyses/README.md`.
 
 ## Changes of the code
 
