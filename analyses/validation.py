@@ -96,8 +96,8 @@ cells with results and without, benchmark scores and hyper-parameters; the ranks
 stand in `docs/calibration`. p is the least of all quantities, of ranks and of what 90 % intervals
 hold, adjusted for the number of both: "yes" means that it is not below {_ALPHA:g}, and that nothing
 speaks against uniform ranks, which so few data sets would of gross errors only. Data sets on which
-a chain of `nuts` mixed badly are left out. Given the data, whether it did has nothing to do with the
-truth; where those left are draws from the posterior, ranks are uniform among them.
+a chain of `nuts` mixed badly are left out. Given the data, whether it did has nothing to do with
+the truth; where those left are draws from the posterior, ranks are uniform among them.
 
 {{calibrations}}
 
