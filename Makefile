@@ -110,7 +110,9 @@ licences: setup
 coverage: $(VENV)/checks/.installed
 	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" \
 	  $(VENV)/checks/bin/python -m pytest -q -n 2 -m "not slow" --cov --cov-report=term:skip-covered \
+	  --cov-report=json:build/coverage.json \
 	  --deselect tests/test_files.py::test_a_limit_on_the_size_of_files_is_an_error_of_one_line
+	$(BIN)/python -m analyses.validation --coverage build/coverage.json
 
 mutation: $(VENV)/checks/.installed
 	$(VENV)/checks/bin/python -m analyses.mutation $(MUTATION_FLAGS)

@@ -116,6 +116,8 @@ its reason in `analyses/mutation_survivors.csv`. One change of `flag` passed unt
 rule `jump`, which stand apart, ran too; one of `predict` has a test since, and counts as unnoticed.
 
 {{mutants}}
+
+{{coverage}}
 """
 
 
@@ -144,6 +146,7 @@ def page(kept: dict[str, list[dict[str, Any]]]) -> str:
         shortfalls=shortfalls,
         calibrations=study.markdown(runs),
         mutants=study.markdown(changes),
+        coverage=_of_coverage(kept.get("coverage", [])),
     )
 
 
@@ -157,6 +160,33 @@ def _shortfalls(claims: pd.DataFrame) -> str:
         held = [f"{row['claim']} (tests fail above {row['bound']:g})" for _, row in rows.iterrows()]
         lines.append(f"- {cause or 'cause not known'}: {'; '.join(held)}.")
     return "\n".join(lines)
+
+
+def _of_coverage(found: list[dict[str, Any]]) -> str:
+    """Say which share of lines and branches the fast tests run."""
+    if not found:
+        return ""
+    (of,) = found
+    return (
+        f"The fast tests run {of['of lines']:.1%} of {of['lines']:,} lines of the package and "
+        f"{of['of branches']:.1%} of {of['branches']:,} branches, {of['share']:.1%} of both together "
+        f"(`make coverage`, {of['date']}); half of the other lines are those of `nuts`, which slow "
+        "tests run."
+    )
+
+
+def coverage(report: Path) -> dict[str, Any]:
+    """Return the share of lines and branches that were run, of a JSON report of coverage.py."""
+    totals = json.loads(report.read_text(encoding="utf-8"))["totals"]
+    return {
+        "part": "package",
+        "lines": totals["num_statements"],
+        "branches": totals["num_branches"],
+        "share": totals["percent_covered"] / 100,
+        "of lines": totals["percent_statements_covered"] / 100,
+        "of branches": totals["percent_branches_covered"] / 100,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
 
 
 def _interval(k: int, n: int) -> tuple[float, float]:
@@ -192,7 +222,11 @@ def main() -> None:
     """Measure what is asked for, and write the page; exit code 1 if a test fails."""
     parser = argparse.ArgumentParser(prog="python -m analyses.validation", description=__doc__)
     parser.add_argument("--slow", action="store_true", help="claims of slow tests as well")
+    parser.add_argument("--coverage", type=Path, help="only take it from this report, JSON")
     given = parser.parse_args()
+    if given.coverage is not None:
+        keep("coverage", "part", [coverage(given.coverage)])
+        return
     kept = _read()
     claims, passed = measured(slow=given.slow)
     # Where all claims were measured, one that is missing is stated no more.

@@ -59,6 +59,23 @@ def test_shares_of_changes_have_exact_intervals():
     assert f"| 85.0% | {low:.1%} to {high:.1%} | 2 |" in page
 
 
+def test_coverage_is_that_of_the_report(tmp_path, monkeypatch):
+    report = tmp_path / "coverage.json"
+    totals = {
+        "num_statements": 1400, "num_branches": 200, "percent_covered": 95.26,
+        "percent_statements_covered": 96.0, "percent_branches_covered": 90.0,
+    }  # fmt: skip
+    report.write_text(json.dumps({"totals": totals}))
+    assert "make coverage" not in validation.page(kept())
+    monkeypatch.setattr(validation, "KEPT", tmp_path / "kept.json")
+    monkeypatch.setattr(validation, "PAGE", tmp_path / "page.md")
+    (tmp_path / "kept.json").write_text(json.dumps(kept()))
+    monkeypatch.setattr("sys.argv", ["validation", "--coverage", str(report)])
+    validation.main()
+    page = (tmp_path / "page.md").read_text()
+    assert "run 96.0% of 1,400 lines of the package and 90.0% of 200 branches, 95.3%" in page
+
+
 def test_claims_are_told_as_they_are_and_broken_ones_fail(claim, tmp_path, monkeypatch):
     path = tmp_path / "ledger.jsonl"
     monkeypatch.setenv("BAYES_LRMF_LEDGER", str(path))
