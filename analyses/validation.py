@@ -169,9 +169,9 @@ def _of_coverage(found: list[dict[str, Any]]) -> str:
     (of,) = found
     return (
         f"The fast tests run {of['of lines']:.1%} of {of['lines']:,} lines of the package and "
-        f"{of['of branches']:.1%} of {of['branches']:,} branches, {of['share']:.1%} of both together "
-        f"(`make coverage`, {of['date']}); half of the other lines are those of `nuts`, which slow "
-        "tests run."
+        f"{of['of branches']:.1%} of {of['branches']:,} branches, {of['share']:.1%} of both "
+        f"together (`make coverage`, {of['date']}); most of the other lines are those of `nuts`, "
+        "which slow tests run."
     )
 
 
