@@ -61,6 +61,7 @@ def _watch(read: socket.socket, say: Callable[[str], None]) -> None:
             continue
         if is_said:
             _end(say)
+            return
         say(_WAITING)
         is_said = True
 

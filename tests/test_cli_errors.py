@@ -478,3 +478,32 @@ print(*_cli.commands)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert {"simulate", "fit", "diagnose", "predict"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
+        (MemoryError(), 2, "not enough memory; choose fewer models with --models, or a lower rank"),
+        (
+            OSError(28, "No space left on device", "p.nc"),
+            2,
+            "p.nc: cannot be read or written (No space left on device); make room, or check it",
+        ),
+        (OSError("odd"), 2, "cannot be read or written (odd); make room, or check it"),
+        (
+            UnicodeEncodeError("utf-8", "\udce9.csv", 0, 1, "surrogates not allowed"),
+            2,
+            "'\\udce9.csv' is no text in UTF-8; give names and paths in UTF-8",
+        ),
+    ],
+)
+def test_what_ends_a_command_is_one_line(error, code, line, monkeypatch, capsys):
+    def ends(*_, **__):
+        raise error
+
+    monkeypatch.setattr("bayes_lrmf.cli._cli.main", ends)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit"])
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"bayes-lrmf: {line}\n"

@@ -1,12 +1,16 @@
 """Ctrl-C is answered while the main thread is held up."""
 
+import hashlib
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from bayes_lrmf import interruption
 from bayes_lrmf.interruption import answered
 
 # Hashing holds up the main thread, not the others, and no signal ends it.
@@ -66,6 +70,37 @@ def test_python_raises_once_the_step_has_ended(begun):
     _, said = process.communicate(timeout=60)
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert process.returncode in (1, -signal.SIGINT)
+
+
+def test_signals_reach_a_thread_while_the_main_one_is_held_up(monkeypatch):
+    said, ended = [], threading.Event()
+
+    def end(say):
+        say("the end")
+        ended.set()
+
+    monkeypatch.setattr(interruption, "_end", end)
+    # Workers of pytest-xdist ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def twice():
+        for wait in (0.2, 1.0):
+            time.sleep(wait)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def held_up():
+        keys.start()
+        while not ended.is_set():
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 10_000_000)
+
+    keys = threading.Thread(target=twice)
+    try:
+        with answered(said.append), pytest.raises(KeyboardInterrupt):
+            held_up()
+        assert [line.split(";")[0] for line in said] == ["interrupted", "the end"]
+    finally:
+        keys.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_it_leaves_signals_as_they_were(capsys):
