@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Case:
+class Problem:
     """A table to draw and a spec to sample.
 
     Attributes
@@ -49,18 +49,14 @@ class Case:
     changes : mapping
         Of the spec.
     sizes : mapping
-        For `simulate`.
-    num_warmup, num_samples : int
-        Of each chain.
-    target_accept : float
+        For `simulate`, beside those of `always`.
     """
 
     spec: str
     changes: dict[str, Any]
-    sizes: dict[str, int]
-    num_warmup: int = 1000
-    num_samples: int = 2000
-    target_accept: float = 0.98
+    sizes: dict[str, Any]
+    seed: ClassVar[int] = _SEED
+    always: ClassVar[dict[str, Any]] = {"density": 0.9, "cold_share": 0}
 
     def declared(self) -> Spec:
         """Return the spec."""
@@ -70,13 +66,28 @@ class Case:
         """Return the data, which a seed fixes."""
         import jax
 
-        return simulate(
-            self.declared(), key=jax.random.key(_SEED), density=0.9, cold_share=0, **self.sizes
-        )
+        key = jax.random.key(self.seed)
+        return simulate(self.declared(), key=key, **(self.always | self.sizes))
 
     def design(self, data: Simulation) -> Design:
         """Return the design of data."""
         return make_design(data.responses, self.declared(), lineage=data.lineage)
+
+
+@dataclass(frozen=True)
+class Case(Problem):
+    """A problem, and how it is sampled.
+
+    Attributes
+    ----------
+    num_warmup, num_samples : int
+        Of each chain.
+    target_accept : float
+    """
+
+    num_warmup: int = 1000
+    num_samples: int = 2000
+    target_accept: float = 0.98
 
 
 _COUNTS = {"n_models": 10, "n_items": 6, "n_benchmarks": 2, "trials": 20}

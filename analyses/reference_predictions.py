@@ -7,62 +7,32 @@ responses; sampling one takes minutes, and a test that asks what vb makes of the
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from analyses.reference_draws import FOLDER, kept_table
-from bayes_lrmf.design import Design, make_design
+from analyses.reference_draws import FOLDER, Problem, kept_table
 from bayes_lrmf.files import written_whole
 from bayes_lrmf.provenance import package_versions
-from bayes_lrmf.simulate import Simulation, simulate
-from bayes_lrmf.spec import Spec, read_spec
+from bayes_lrmf.simulate import Simulation
 
-_SEED = 1
 _KEYS = ["model", "benchmark", "item"]
 _FOUND = ["mean", "sd"]
 _VERDICT = re.compile(r"R-hat at most ([\d.]+), bulk ESS at least (\d+), (\d+) divergences")
 
 
 @dataclass(frozen=True)
-class Case:
-    """A table to draw, a spec to sample, and how.
+class Case(Problem):
+    """A problem, and the options of `fit_nuts`."""
 
-    Attributes
-    ----------
-    spec : str
-    changes : mapping
-        Of the spec.
-    sizes : mapping
-        For `simulate`.
-    options : mapping
-        For `fit_nuts`.
-    """
-
-    spec: str
-    changes: dict[str, Any]
-    sizes: dict[str, Any]
     options: dict[str, Any]
-
-    def declared(self) -> Spec:
-        """Return the spec."""
-        return dataclasses.replace(read_spec(self.spec), **self.changes)
-
-    def drawn(self) -> Simulation:
-        """Return the data, which a seed fixes."""
-        import jax
-
-        return simulate(self.declared(), key=jax.random.key(_SEED), **self.sizes)
-
-    def design(self, data: Simulation) -> Design:
-        """Return the design of data."""
-        return make_design(data.responses, self.declared(), lineage=data.lineage)
+    seed: ClassVar[int] = 1
+    always: ClassVar[dict[str, Any]] = {}
 
 
 CASES = {
@@ -136,7 +106,7 @@ def sampled(name: str) -> None:
     told = {
         "spec": case.spec,
         "changes": case.changes,
-        "seed": _SEED,
+        "seed": case.seed,
         "simulated": case.sizes,
         "options": case.options,
         "draws": draws,
