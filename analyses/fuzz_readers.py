@@ -145,7 +145,7 @@ def _arrow(values: Any) -> pa.Array:
     values = values if isinstance(values, list) else [values]
     if values and all(v is None or str(v)[:5] == "2024-" for v in values):
         with contextlib.suppress(ValueError):
-            return pa.array(pd.to_datetime(pd.Series(values)))
+            return pa.array(pd.to_datetime(pd.Series(values), format="ISO8601"))
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
