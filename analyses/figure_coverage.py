@@ -29,7 +29,7 @@ def script(quick: bool) -> pd.DataFrame:
         if not quick:
             more = study.run(data, settings, (study.lineage_method(),), seeds=MORE_SEEDS)
             metrics.append(more.metrics)
-        table = _coverage(pd.concat(metrics))
+        table = coverage_by_nominal(pd.concat(metrics))
         table["reference_width"] = _reference_width(table, study.lineage_method())
         tables.append(table.assign(data=name))
         picture = study.FOLDER / f"{study.file_name('figure_coverage', name)}.png"
@@ -39,7 +39,7 @@ def script(quick: bool) -> pd.DataFrame:
     return pd.concat(kept)
 
 
-def _coverage(metrics: pd.DataFrame) -> pd.DataFrame:
+def coverage_by_nominal(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return coverage and width by stated probability: mean and range over seeds."""
     by = ["holdout", "method"]
     lines = []

@@ -26,7 +26,8 @@ from scipy.stats import binomtest
 # Ranks cost hours: those of each data set are kept with the pages they are told on.
 FOLDER = Path("docs/calibration")
 SPECS, METHODS = ("laplacian", "directed"), ("nuts", "svi", "vb")
-N_MODELS, N_COLD, N_ITEMS, N_BENCHMARKS, TRIALS = 24, 2, 8, 2, 40
+SIZE = (24, 8)
+N_COLD, N_BENCHMARKS, TRIALS = 2, 2, 40
 N_RANKED = 99
 CI_PROB = 0.9
 _N_CELLS, _N_NULL, _SEED = 8, 20_000, 0
@@ -35,8 +36,10 @@ _RHAT, _ESS = 1.03, N_RANKED
 _TOLD = ("seed", "date", "converged", "said", "rhat", "ess")
 
 
-def replicated(spec_name: str, method: str, seed: int) -> dict[str, Any]:
-    """Draw a data set, fit it, and rank the truth among `N_RANKED` draws."""
+def replicated(
+    spec_name: str, method: str, seed: int, size: tuple[int, int] = SIZE
+) -> dict[str, Any]:
+    """Draw a data set of so many models and items, fit it, and rank the truth among its draws."""
     import jax
 
     from bayes_lrmf.design import make_design
@@ -51,20 +54,21 @@ def replicated(spec_name: str, method: str, seed: int) -> dict[str, Any]:
         # It has no Beta-Binomial counts.
         spec = dataclasses.replace(spec, likelihood="logit_normal")
     rng = np.random.default_rng(_SEED)
-    lineage = simulated_lineage(N_MODELS, rng=rng)
+    n_models, n_items = size
+    lineage = simulated_lineage(n_models, rng=rng)
     features = None
     if spec_name == "directed":
         # Over-dispersion doubles the time of a step; the other spec has it.
         spec = dataclasses.replace(spec, features=("params_b",), kind="", likelihood="binomial")
-        size = rng.lognormal(2, 1, N_MODELS)
-        features = pd.DataFrame({"params_b": size}, index=lineage.nodes)
+        params = rng.lognormal(2, 1, n_models)
+        features = pd.DataFrame({"params_b": params}, index=lineage.nodes)
     data_key, fit_key, draw_key = jax.random.split(jax.random.key(seed), 3)
     data = simulate(
-        spec, key=data_key, lineage=lineage, n_items=N_ITEMS, trials=TRIALS,
+        spec, key=data_key, lineage=lineage, n_items=n_items, trials=TRIALS,
         n_benchmarks=N_BENCHMARKS, density=1, cold_share=0, sampled_hyperparameters=True,
         features=features,
     )  # fmt: skip
-    leaves = np.setdiff1d(np.arange(N_MODELS), lineage.parent)
+    leaves = np.setdiff1d(np.arange(n_models), lineage.parent)
     cold = rng.choice(leaves, N_COLD, replace=False)
     results = data.responses.hide(models=data.responses.models[cold])
     results = results.select_models(np.delete(data.responses.models, cold))
@@ -137,8 +141,9 @@ def _quantities(
         Models without results.
     """
     rng = np.random.default_rng(_SEED)
-    told = rng.choice(np.setdiff1d(np.arange(N_MODELS), cold), _N_CELLS, replace=False)
-    out = {f"psi of a cell, {i}": psi[:, m, i % N_ITEMS] for i, m in enumerate(told)}
+    _, n_models, n_items = psi.shape
+    told = rng.choice(np.setdiff1d(np.arange(n_models), cold), _N_CELLS, replace=False)
+    out = {f"psi of a cell, {i}": psi[:, m, i % n_items] for i, m in enumerate(told)}
     out |= {f"psi of a cold cell, {i}": psi[:, m, i] for i, m in enumerate(cold)}
     probability = expit(psi)
     for b, name in enumerate(design.benchmarks):
@@ -256,9 +261,13 @@ def _report(found: list[dict[str, Any]]) -> None:
     print("  " + _line("all", table))
 
 
-def kept(spec: str, method: str) -> list[dict[str, Any]]:
+def _path(spec: str, method: str, size: tuple[int, int]) -> Path:
+    return FOLDER / f"{spec}-{method}{'' if size == SIZE else '-{}x{}'.format(*size)}.csv"
+
+
+def kept(spec: str, method: str, size: tuple[int, int] = SIZE) -> list[dict[str, Any]]:
     """Return what `replicated` found, of all data sets so far."""
-    path = FOLDER / f"{spec}-{method}.csv"
+    path = _path(spec, method, size)
     if not path.exists():
         return []
     table = pd.read_csv(path).sort_values("seed")
@@ -268,10 +277,10 @@ def kept(spec: str, method: str) -> list[dict[str, Any]]:
     return [row | {"ranks": of_set} for row, of_set in zip(rows, ranks, strict=True)]
 
 
-def keep(spec: str, method: str, one: dict[str, Any]) -> None:
+def keep(spec: str, method: str, one: dict[str, Any], size: tuple[int, int] = SIZE) -> None:
     """Add what `replicated` found to what is kept."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{spec}-{method}.csv"
+    path = _path(spec, method, size)
     row = {name: one[name] for name in _TOLD if name in one} | one["ranks"]
     is_new = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
@@ -287,17 +296,21 @@ def main() -> None:
     parser.add_argument("--spec", choices=SPECS, default="laplacian")
     parser.add_argument("--method", choices=METHODS, default="nuts")
     parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--models", type=int, default=SIZE[0])
+    parser.add_argument("--items", type=int, default=SIZE[1])
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
-    known = {one["seed"] for one in kept(given.spec, given.method)}
+    size = (given.models, given.items)
+    known = {one["seed"] for one in kept(given.spec, given.method, size)}
     seeds = [seed for seed in range(given.sets) if seed not in known]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(given.processes, mp_context=context) as pool:
         n = len(seeds)
-        for one in pool.map(replicated, [given.spec] * n, [given.method] * n, seeds):
-            keep(given.spec, given.method, one)
+        of_sets = [given.spec] * n, [given.method] * n, seeds, [size] * n
+        for one in pool.map(replicated, *of_sets):
+            keep(given.spec, given.method, one, size)
             print(f"{one['seed']:3d}  {one['said']}", flush=True)
-    found = kept(given.spec, given.method)[: given.sets]
+    found = kept(given.spec, given.method, size)[: given.sets]
     _report(found)
     good = well_mixed(found)
     if good and len(good) < len(found):

@@ -173,7 +173,7 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
-def command(script: Callable[[bool], pd.DataFrame], description: str | None) -> None:
+def command(script: Callable[[bool], object], description: str | None) -> None:
     """Run a script from the command line."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small simulated tables, one seed")

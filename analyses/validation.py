@@ -89,7 +89,7 @@ runs the same tests.
 
 ## Simulation-based calibration
 
-Families of {sbc.N_MODELS} models x {sbc.N_ITEMS} counts are drawn from a spec, hyper-parameters
+Families of {sbc.SIZE[0]} models x {sbc.SIZE[1]} counts are drawn from a spec, hyper-parameters
 from their priors, and fitted: `python -m analyses.sbc --spec directed --method nuts`, and so on.
 Where a method is exact, the rank of the truth among posterior draws is uniform. Ranked are psi of
 cells with results and without, benchmark scores and hyper-parameters; the ranks of every data set

@@ -268,32 +268,34 @@ def _conditioned(
     pulled = blocks.multiply(old.diagonal, old.off, old.mean)
     square, pull = np.zeros_like(old.diagonal), np.zeros_like(old.mean)
 
-    def updated(moments: Moments | None) -> tuple[_System, Moments]:
-        """Return the Gaussian, with the mean that is best now or that of `moments`."""
+    def updated() -> tuple[_System, Moments]:
         diagonal, off, linear = prior.precision(added)
         system = _System(blocks, old.diagonal + diagonal + square, old.off + off, old.mean)
         factor = blocks.factor(system.diagonal, system.off)
-        mean = blocks.solve(factor, pulled + linear + pull) if moments is None else moments.mean
-        found = Moments(mean, *blocks.selected_inverse(factor))
-        return system._replace(mean=mean), found
+        mean = blocks.solve(factor, pulled + linear + pull)
+        return system._replace(mean=mean), Moments(mean, *blocks.selected_inverse(factor))
 
     def local(moments: Moments) -> ModelMoments:
         return model_moments(maps, moments.mean[rows], moments.variance[rows], rank)
 
-    system, moments = updated(None)
+    system, moments = updated()
     for _ in range(_MOST_ROUNDS):
         sums = cells.about_models(local(moments), items, noise)
         square[rows] = onto_models(maps, sums.square)
         pull[rows] = pull_of_models(maps, sums)
-        before, (system, moments) = moments, updated(None)
+        before, (system, moments) = moments, updated()
         prior = prior.reweighed(moments, steps)
         sd = np.sqrt(np.diagonal(moments.variance, axis1=1, axis2=2))
         if (np.abs(moments.mean - before.mean) / sd).max() < _CHANGE:
             break
+    # From here on the mean is a step of Newton from the bound's, with its gradient there.
+    bound = moments.mean
+    force = pull[rows] - (square[rows] @ bound[rows, :, None])[..., 0]
     for _ in range(_CURVATURE_ROUNDS):
-        bend = cells.curvature(local(moments), items, noise)
+        bend = cells.curvature(local(moments._replace(mean=bound)), items, noise)
         square[rows] = onto_models(maps, bend.of_models)
-        system, moments = updated(moments)
+        pull[rows] = force + (square[rows] @ bound[rows, :, None])[..., 0]
+        system, moments = updated()
         prior = prior.reweighed(moments, steps)
     return system
 
@@ -330,9 +332,10 @@ def _prior(posterior: Posterior, design: Design) -> DirectedPrior:
     n_effects = scales.effect_variance.shape[1]
     factor_weight = 1 / (scales.factor_shares @ SCALE_GRID)[step]
     effect_weight = 1 / (scales.effect_shares @ SCALE_GRID)[step]
+    assert design.covariates is not None
     return DirectedPrior(
         design.directed,
-        design,
+        design.covariates,
         posterior.spec,
         scales,
         factor_weight,

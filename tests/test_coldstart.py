@@ -125,13 +125,13 @@ def test_fold_in_is_where_the_engine_of_the_fit_ends(bounded, monkeypatch):
     assert np.sqrt(np.mean(gap**2)) < 0.08
     assert gap.max() < 0.2
     np.testing.assert_allclose(deviations(grown)[at], sd[at], rtol=0.05)
-    # The expected curvature is less than the bound's: a wider posterior, of the same means.
+    # The expected curvature is less than the bound's: a wider posterior, whose means follow the
+    # weights of its steps and no more.
     bound, wider = deviations(grown)[at], deviations(curved)[at]
     assert (wider > 0.99 * bound).all()
     assert (wider / bound).mean() > 1.005
-    np.testing.assert_array_equal(
-        curved.state.values["model_mean"][at], grown.state.values["model_mean"][at]
-    )
+    moved = (curved.state.values["model_mean"] - grown.state.values["model_mean"])[at]
+    assert np.abs(moved / bound).max() < 0.1
     # Kin learn as well: the parents are no longer where they were.
     parents = [core[p] for m in held for p in data.lineage.parents_of(m)]
     before = posterior.state.values["model_mean"]

@@ -103,14 +103,15 @@ def fit_vb(
     the factors back, which leaves psi alone and saves most of the sweeps (parameter expansion, Qi &
     Jaakkola 2006).
 
-    At the end covariances, with the means as they are, are made those of the expected
-    log-likelihood instead of its bound: the inverse of the prior's precision plus the expected
-    curvature, the fixed point of Gaussian variational approximation (Opper & Archambeau
-    2009). The bound's curvature is larger, sevenfold at log-odds of 4, and intervals of models with
-    few responses from it are too narrow. Sweeps that follow the expected log-likelihood all the way
-    have no need of a bound, but factors of models that are nearly always right or wrong run away.
-    Scales learned from the bound's covariances are too small; those of a field, of intercepts and
-    of over-dispersion are learned anew from the others (`close`).
+    At the end covariances are made those of the expected log-likelihood instead of its bound: the
+    inverse of the prior's precision plus the expected curvature, the fixed point of Gaussian
+    variational approximation (Opper & Archambeau 2009). Means stay, but for a step of Newton where
+    the weights of a directed prior's steps follow. The bound's curvature is larger, sevenfold at
+    log-odds of 4, and intervals of models with few responses from it are too narrow. Sweeps that
+    follow the expected log-likelihood all the way have no need of a bound, but factors of models
+    that are nearly always right or wrong run away. Scales learned from the bound's covariances are
+    too small; those of a field, of steps from parents, of intercepts and of over-dispersion are
+    learned anew from the others (`close`).
 
     Steps on batches keep what each batch told of the models, 2 (L + 1) (L + 4) bytes for each at
     rank L and 4 (L + 3) more for each benchmark, and put the new in the place of the old (Hughes &

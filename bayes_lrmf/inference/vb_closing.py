@@ -13,9 +13,9 @@ from bayes_lrmf.inference.vb_fit import VariationalFit
 
 __all__ = ["Closed", "close", "close_briefly"]
 
-_CURVATURE_PASSES = 3
-_NOISE_PASSES = 100
+_FEWEST_PASSES, _MOST_PASSES = 3, 100
 _NOISE_CHANGE = 2e-3
+_WEIGHT_CHANGE = 0.1
 _SCALE_ROUNDS = 150
 _SCALE_CHANGE = 3e-3
 _EXTRAPOLATED_EVERY = 4
@@ -53,7 +53,7 @@ def close_briefly(fit: VariationalFit) -> Closed:
     ----------
     fit : VariationalFit
     """
-    return Closed(fit, _with_passes(_with_noise_of_the_prior(fit)), 0, True)
+    return Closed(fit, _with_passes(_with_noise_of_the_prior(fit), fit), 0, True)
 
 
 def close(fit: VariationalFit, report: Callable[[int], None] = lambda _: None) -> Closed:
@@ -62,26 +62,26 @@ def close(fit: VariationalFit, report: Callable[[int], None] = lambda _: None) -
     Scales that are learned from the covariances of the bound are too small where results are few,
     and all is drawn to its prior too much. Here the means are those of the bound given the scales,
     the covariances those of the expected curvature at these means, and the scales of a field, of
-    intercepts and of over-dispersion the best given both, in turn. Scales of a directed prior stay:
-    shapes and sizes of its steps would go round in circles. So with 0/1 results under such a prior
-    there is next to nothing to learn, and that is left out.
+    intercepts and of over-dispersion the best given both, in turn. Scales of a directed prior's
+    steps from parents are learned once, at the end, and the means of models move along by a step of
+    Newton: in turn with the rest they would go back and forth. Those of roots' steps stay. With 0/1
+    results under such a prior there is nothing else to learn.
 
     Parameters
     ----------
     fit : VariationalFit
     report : callable
-        Is told the number of each round.
+        Is told the number of each round, 0 where there are none.
     """
     if not isinstance(fit.prior, FieldPrior) and fit.noise_sd is None:
-        return close_briefly(fit)
+        report(0)
+        return Closed(fit, _with_steps(fit.with_curvature(fit), fit), 0, True)
     bound = new = _with_noise_of_the_prior(fit)
     n, before, steps, settled = 0, _log_scales(new), [np.zeros(0)], False
     while n < _SCALE_ROUNDS and not settled:
         n += 1
         bound = bound.swept(learn=False)[0]
-        items = dataclasses.replace(bound.items, covariance=new.items.covariance)
-        moments = new.moments._replace(mean=bound.moments.mean)
-        new = dataclasses.replace(bound, items=items, moments=moments).with_curvature()
+        new = _with_items_of(new, bound).with_curvature(bound)
         if isinstance(new.prior, FieldPrior):
             new = dataclasses.replace(new, prior=new.prior.updated(new.moments, learn=True))
         new = dataclasses.replace(new, items=new.items.with_scales())
@@ -92,17 +92,28 @@ def close(fit: VariationalFit, report: Callable[[int], None] = lambda _: None) -
             new = _with_log_scales(new, _log_scales(new) + _rest(*steps[-2:]))
         bound, before = _with_scales_of(bound, new), _log_scales(new)
     bound = bound.swept(learn=False)[0]
-    return Closed(bound, _with_passes(bound), n, settled)
+    new, last = _with_items_of(new, bound), _with_passes
+    if not isinstance(new.prior, FieldPrior):
+        last = _with_steps
+    return Closed(bound, last(new, bound), n, settled)
 
 
-def _with_passes(fit: VariationalFit) -> VariationalFit:
-    for _ in range(_CURVATURE_PASSES):
-        fit = fit.with_curvature()
-    if fit.noise_sd is None:
-        return fit
-    for _ in range(_NOISE_PASSES):
-        before, fit = fit.noise_sd, fit.with_curvature()
-        if np.abs(fit.noise_sd / before - 1).max() < _NOISE_CHANGE:
+def _with_steps(fit: VariationalFit, bound: VariationalFit) -> VariationalFit:
+    return _with_passes(fit.with_curvature(bound, learn=True), bound)
+
+
+def _with_items_of(fit: VariationalFit, bound: VariationalFit) -> VariationalFit:
+    """Return a fit with the means of a bound's items, and covariances of its own."""
+    items = dataclasses.replace(bound.items, covariance=fit.items.covariance)
+    return dataclasses.replace(fit, items=items)
+
+
+def _with_passes(fit: VariationalFit, bound: VariationalFit) -> VariationalFit:
+    for n in range(1, _MOST_PASSES + 1):
+        before, fit = fit, fit.with_curvature(bound)
+        noise = 0.0 if fit.noise_sd is None else np.abs(fit.noise_sd / before.noise_sd - 1).max()
+        change = fit.prior.change_of_weights(before.prior)
+        if n >= _FEWEST_PASSES and noise < _NOISE_CHANGE and change < _WEIGHT_CHANGE:
             break
     return fit
 

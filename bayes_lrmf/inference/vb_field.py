@@ -116,6 +116,15 @@ class FieldPrior:
         hyper = self.hyper | dict(zip(learned, np.exp(best).tolist(), strict=True))
         return dataclasses.replace(self, hyper=hyper)
 
+    @property
+    def log_sizes(self) -> np.ndarray:
+        """Nothing: it has no steps."""
+        return np.zeros(0)
+
+    def change_of_weights(self, before: FieldPrior) -> float:
+        """Return zero: its differences have no weights of their own."""
+        return 0.0
+
     def log_density(self, moments: Moments) -> float:
         """Return this prior's part of the ELBO, and of the penalty on hyper-parameters."""
         return self._log_density(self.hyper, *self._squares(moments)) + self._penalty(self.hyper)

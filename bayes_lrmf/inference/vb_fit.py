@@ -17,13 +17,13 @@ from bayes_lrmf.inference.vb_field import FieldPrior
 from bayes_lrmf.inference.vb_items import ItemGaussians, scale_mode
 from bayes_lrmf.inference.vb_local import (
     ModelMoments,
-    ModelSquares,
     ModelSums,
     local_maps,
     model_moments,
     onto_models,
     pull_of_models,
 )
+from bayes_lrmf.inference.vb_step_scales import Evidence, with_learned_steps
 from bayes_lrmf.inference.vb_steps import DirectedPrior, Moments
 from bayes_lrmf.spec import Spec
 from bayes_lrmf.variational import VariationalState
@@ -39,7 +39,14 @@ def _prior_kind(spec: Spec) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class VariationalFit:
-    """Everything a sweep renews."""
+    """Everything a sweep renews.
+
+    Attributes
+    ----------
+    force : array, shape (n_nodes, K + E), or None
+        Gradient of the expected log-likelihood, by the bound, at the means of models; none before
+        there are any but the first.
+    """
 
     design: Design
     spec: Spec
@@ -50,6 +57,7 @@ class VariationalFit:
     factor: BlockFactor | None
     prior: Any
     noise_sd: np.ndarray | None
+    force: np.ndarray | None = None
 
     @classmethod
     def start(
@@ -82,6 +90,7 @@ class VariationalFit:
         """Return what `of_arrays` takes: all that sweeps renew."""
         i = self.items
         assert self.factor is not None
+        assert self.force is not None
         found = {f"moments_{n}": v for n, v in self.moments._asdict().items()}
         found |= {f"prior_{n}": v for n, v in self.prior.arrays().items()}
         found |= {
@@ -91,6 +100,7 @@ class VariationalFit:
             "item_intercept_sd": np.asarray(i.intercept_sd),
             "factor_root": self.factor.root,
             "factor_lower": self.factor.lower,
+            "force": self.force,
         }
         if self.noise_sd is not None:
             found["noise_sd"] = self.noise_sd
@@ -126,6 +136,7 @@ class VariationalFit:
             factor=BlockFactor(arrays["factor_root"], arrays["factor_lower"]),
             prior=_prior_kind(spec).of_arrays(design, spec, of_prior),
             noise_sd=arrays.get("noise_sd"),
+            force=arrays["force"],
         )
 
     def contiguous(self) -> VariationalFit:
@@ -158,8 +169,16 @@ class VariationalFit:
         noise_sd = self.noise_sd
         if noise_sd is not None and "overdispersion_sd" in v:
             noise_sd = v["overdispersion_sd"]
+        # The first sweep tells it.
+        force = np.zeros_like(moments.mean)
         return dataclasses.replace(
-            self, items=items, moments=moments, factor=factor, prior=prior, noise_sd=noise_sd
+            self,
+            items=items,
+            moments=moments,
+            factor=factor,
+            prior=prior,
+            noise_sd=noise_sd,
+            force=force,
         )
 
     @property
@@ -232,17 +251,37 @@ class VariationalFit:
         """Return the fit that integrates the variances of steps out from now on."""
         return dataclasses.replace(self, prior=dataclasses.replace(self.prior, marginal=True))
 
-    def with_curvature(self) -> VariationalFit:
-        """Return the same means with covariances of the expected curvature, after one pass.
+    def with_curvature(self, bound: VariationalFit, *, learn: bool = False) -> VariationalFit:
+        """Return the fit of a bound with covariances of the expected curvature, after one pass.
 
-        Over-dispersion is the best given these.
+        Means are a Newton step from those of the bound, with its gradient: they stay where the
+        prior is that of the bound. Weights of steps are renewed before, so that the means, the
+        covariances and the weights belong together: with means of other weights, the results
+        would seem to tell what the change of the weights did. Over-dispersion is the best given
+        all.
+
+        Parameters
+        ----------
+        bound : VariationalFit
+            After a sweep.
+        learn : bool
+            Whether scales of steps from parents are learned anew (`with_learned_steps`).
         """
-        bend = self.cells.curvature(self.local(), self.items.local(), self.noise)
+        assert bound.force is not None
+        n, blocks = self.design.n_evaluated, self.design.blocks
+        prior = self.prior.updated(self.moments, learn=False)
+        at = dataclasses.replace(self, moments=self.moments._replace(mean=bound.moments.mean))
+        bend = self.cells.curvature(at.local(), self.items.local(), self.noise)
         items = self.items.with_curvature(bend.of_items)
-        diagonal, off, _ = self._precision(bend.of_models)
-        factor = self.design.blocks.factor(diagonal, off)
-        moments = Moments(self.moments.mean, *self.design.blocks.selected_inverse(factor))
-        prior = self.prior.updated(moments, learn=False)
+        curvature = np.zeros_like(self.moments.variance)
+        curvature[:n] = onto_models(self.maps, bend.of_models)
+        pull = bound.force + (curvature @ bound.moments.mean[:, :, None])[..., 0]
+        if learn and isinstance(prior, DirectedPrior):
+            prior = with_learned_steps(prior, self.design.core, Evidence(curvature, pull))
+        diagonal, off, linear = prior.precision()
+        factor = blocks.factor(diagonal + curvature, off)
+        mean = blocks.solve(factor, linear + pull)
+        moments = Moments(mean, *blocks.selected_inverse(factor))
         new = dataclasses.replace(self, items=items, moments=moments, factor=factor, prior=prior)
         return new._with_noise(bend.noise)
 
@@ -280,23 +319,22 @@ class VariationalFit:
         prior = self.prior.transformed(back, shift)
         return dataclasses.replace(self, items=items, moments=moments, prior=prior), change
 
-    def _precision(self, square: ModelSquares) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return precision blocks given sums over cells, and the prior's linear term."""
-        diagonal, off, linear = self.prior.precision()
-        diagonal[: self.design.n_evaluated] += onto_models(self.maps, square)
-        return diagonal, off, linear
-
     def _with_models(self, sums: ModelSums, *, learn: bool) -> VariationalFit:
-        diagonal, off, linear = self._precision(sums.square)
-        linear[: self.design.n_evaluated] += pull_of_models(self.maps, sums)
-        blocks = self.design.blocks
+        n, blocks = self.design.n_evaluated, self.design.blocks
+        square, pull = onto_models(self.maps, sums.square), pull_of_models(self.maps, sums)
+        diagonal, off, linear = self.prior.precision()
+        diagonal[:n] += square
+        linear[:n] += pull
         factor = blocks.factor(diagonal, off)
         moments = Moments(blocks.solve(factor, linear), *blocks.selected_inverse(factor))
+        force = np.zeros_like(linear)
+        force[:n] = pull - (square @ moments.mean[:n, :, None])[..., 0]
         return dataclasses.replace(
             self,
             moments=moments,
             factor=factor,
             prior=self.prior.updated(moments, learn=learn),
+            force=force,
         )
 
     def result(self) -> VariationalState:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bayes_lrmf.covariates import Covariates
 from bayes_lrmf.design import Design
 from bayes_lrmf.directed import (
     DRIFT_STEPS,
@@ -105,7 +106,7 @@ class DirectedPrior:
     """
 
     graph: DirectedGraph
-    design: Design
+    known: Covariates
     spec: Spec
     scales: StepScales
     factor_weight: np.ndarray
@@ -139,7 +140,7 @@ class DirectedPrior:
             effect_tail=tails,
         )
         graph = design.directed
-        prior = cls(graph, design, spec, scales, np.ones(n), np.ones((n, size - k)))
+        prior = cls(graph, known, spec, scales, np.ones(n), np.ones((n, size - k)))
         nothing = np.zeros((n, size, size)), np.zeros((graph.blocks.n_entries, size, size))
         return prior.updated(Moments(mean, *nothing), learn=True)
 
@@ -156,9 +157,7 @@ class DirectedPrior:
         return covariance_steps(self.spec.rank)
 
     def _centre(self) -> np.ndarray:
-        known = self.design.covariates
-        assert known is not None
-        return self.scales.centre(self.graph.step, known, np.arange(self.graph.n_nodes))
+        return self.scales.centre(self.graph.step, self.known, np.arange(self.graph.n_nodes))
 
     def precision(
         self, nodes: np.ndarray | None = None
@@ -265,6 +264,23 @@ class DirectedPrior:
         factor, effect = new._steps(moments)
         return dataclasses.replace(new, factor_weight=factor.weight, effect_weight=effect.weight)
 
+    def change_of_weights(self, before: DirectedPrior) -> float:
+        """Return the largest change of a weight's logarithm."""
+        pairs = (
+            (self.factor_weight, before.factor_weight),
+            (self.effect_weight, before.effect_weight),
+        )
+        return float(max(np.abs(np.log(new / old)).max(initial=0.0) for new, old in pairs))
+
+    @property
+    def log_sizes(self) -> np.ndarray:
+        """Mean logarithms of the variances of steps, of factors and of effects, by kind."""
+        s = self.scales
+        of_factors = np.linalg.slogdet(s.factor_covariance)[1] / s.rank
+        of_factors = of_factors + s.factor_shares @ np.log(SCALE_GRID)
+        of_effects = np.log(s.effect_variance) + (s.effect_shares @ np.log(SCALE_GRID))[:, None]
+        return np.concatenate([of_factors[:, None], of_effects], axis=1)
+
     def reweighed(self, moments: Moments, nodes: np.ndarray) -> DirectedPrior:
         """Renew weights of steps to some nodes, shape (n,), their variances integrated out."""
         found = self._marginal(moments, nodes)
@@ -328,9 +344,7 @@ class DirectedPrior:
 
     def _with_means(self, factor: _Steps, effect: _Steps) -> tuple[StepScales, np.ndarray]:
         """Return scales with new means, and by how much these moved the centres."""
-        known = self.design.covariates
-        assert known is not None
-        k, step = self.spec.rank, self.graph.step
+        k, step, known = self.spec.rank, self.graph.step, self.known
         weight = np.concatenate(
             [np.repeat(factor.inverse[:, None], k, axis=1), effect.inverse], axis=1
         )
@@ -419,9 +433,10 @@ class DirectedPrior:
         cls, design: Design, spec: Spec, arrays: Mapping[str, np.ndarray]
     ) -> DirectedPrior:
         """Return the prior that gave these arrays."""
+        assert design.covariates is not None
         return cls(
             design.directed,
-            design,
+            design.covariates,
             spec,
             StepScales.from_values(arrays),
             arrays["factor_weight"],

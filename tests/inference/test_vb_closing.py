@@ -14,6 +14,7 @@ from analyses.corrections import mean_psi
 from bayes_lrmf.design import make_design
 from bayes_lrmf.inference import fit_vb, vb_closing
 from bayes_lrmf.inference.vb_closing import close, close_briefly
+from bayes_lrmf.responses import responses_from_frame
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import HyperPrior, read_spec
 
@@ -82,7 +83,35 @@ def test_means_are_those_of_the_bound_at_the_new_scales(prior, bound_of):
     for _ in range(100):
         rested, _ = rested.swept(learn=False)
     before, now, rest = (mean_psi(f) for f in (bound, fit, rested))
-    assert np.abs(now - rest).max() < 0.2 * np.abs(now - before).max()
+    # Those of a directed prior are a step of Newton from there.
+    left = {"laplacian": 0.2, "directed": 0.25}[prior]
+    assert np.abs(now - rest).max() < left * np.abs(now - before).max()
+
+
+def test_weights_of_steps_come_to_rest_where_results_contradict_the_parents(counts):
+    spec = dataclasses.replace(COUNTS["directed"], step_shape="mixture")
+    lineage, responses = counts.lineage, counts.responses
+    childless = np.setdiff1d(lineage.child, lineage.parent)
+    odd = [m for m in lineage.nodes[childless] if m in set(responses.models)][:3]
+    frame = responses.to_frame()
+    mine = frame["model"].isin(odd)
+    frame.loc[mine, "successes"] = (frame["trials"] - frame["successes"])[mine]
+    few = frame.groupby("model").cumcount() < 10
+    table = responses_from_frame(frame[~mine | few])
+    kept = []
+    with patch("bayes_lrmf.inference.vb.close", side_effect=close_briefly_and(kept)):
+        fit_vb(make_design(table, spec, lineage=lineage), spec, key=jax.random.key(0))
+    closed = close(kept[0])
+    again, held = closed.fit, closed.fit
+    for _ in range(8):
+        again = again.with_curvature(closed.bound)
+        at = held.moments._replace(mean=closed.bound.moments.mean)
+        held = dataclasses.replace(held, moments=at).with_curvature(closed.bound)
+    assert again.prior.change_of_weights(closed.fit.prior) < 0.2
+    sd = np.sqrt(np.diagonal(again.moments.variance, axis1=1, axis2=2))
+    assert (np.abs(again.moments.mean - closed.fit.moments.mean) / sd).max() < 0.1
+    # With means of other weights they rest elsewhere.
+    assert held.prior.change_of_weights(again.prior) > 0.5
 
 
 @pytest.mark.parametrize("closing", [close, close_briefly])
@@ -104,7 +133,7 @@ def test_scales_that_do_not_settle_make_a_fit_that_has_not_converged(counts, mon
     assert not record.converged
 
 
-def test_nothing_is_learned_anew_of_steps_of_single_trials(monkeypatch):
+def test_single_trials_under_a_directed_prior_need_no_rounds(monkeypatch):
     spec = dataclasses.replace(read_spec("directed"), rank=1)
     data = simulate(spec, key=jax.random.key(1), n_models=20, n_items=12, n_benchmarks=2)
     monkeypatch.setattr(vb_closing, "_with_scales_of", None)
