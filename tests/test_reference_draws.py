@@ -128,7 +128,7 @@ BOUNDS = {
     ("irt", "svi"): (0.02, 0.15, 0.4),
     ("irt", "vb"): (0.03, 0.3, 0.7),
     ("directed", "nuts"): (0.01, 0.1, 0.1),
-    ("directed", "vb"): (0.02, 0.2, 0.2),
+    ("directed", "vb"): (0.02, 0.15, 0.15),
 }
 CAUSES = {
     "svi": "models and items are taken for independent, and so are the columns of factors",
