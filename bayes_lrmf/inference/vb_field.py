@@ -116,11 +116,6 @@ class FieldPrior:
         hyper = self.hyper | dict(zip(learned, np.exp(best).tolist(), strict=True))
         return dataclasses.replace(self, hyper=hyper)
 
-    @property
-    def log_sizes(self) -> np.ndarray:
-        """Nothing: it has no steps."""
-        return np.zeros(0)
-
     def change_of_weights(self, before: FieldPrior) -> float:
         """Return zero: its differences have no weights of their own."""
         return 0.0

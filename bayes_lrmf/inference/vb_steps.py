@@ -272,15 +272,6 @@ class DirectedPrior:
         )
         return float(max(np.abs(np.log(new / old)).max(initial=0.0) for new, old in pairs))
 
-    @property
-    def log_sizes(self) -> np.ndarray:
-        """Mean logarithms of the variances of steps, of factors and of effects, by kind."""
-        s = self.scales
-        of_factors = np.linalg.slogdet(s.factor_covariance)[1] / s.rank
-        of_factors = of_factors + s.factor_shares @ np.log(SCALE_GRID)
-        of_effects = np.log(s.effect_variance) + (s.effect_shares @ np.log(SCALE_GRID))[:, None]
-        return np.concatenate([of_factors[:, None], of_effects], axis=1)
-
     def reweighed(self, moments: Moments, nodes: np.ndarray) -> DirectedPrior:
         """Renew weights of steps to some nodes, shape (n,), their variances integrated out."""
         found = self._marginal(moments, nodes)
