@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bayes_lrmf.inference.vb_field import FieldPrior
 from bayes_lrmf.inference.vb_fit import VariationalFit
 
 __all__ = ["Closed", "close", "close_briefly"]
@@ -34,7 +33,7 @@ class Closed(NamedTuple):
     n_rounds : int
         Rounds of new scales.
     settled : bool
-        Whether the last one moved no scale by much.
+        Whether the last one moved no scale by much, nor the last pass a weight or the noise.
     """
 
     bound: VariationalFit
@@ -53,7 +52,8 @@ def close_briefly(fit: VariationalFit) -> Closed:
     ----------
     fit : VariationalFit
     """
-    return Closed(fit, _with_passes(_with_noise_of_the_prior(fit), fit), 0, True)
+    closed, settled = _with_passes(_with_noise_of_the_prior(fit), fit)
+    return Closed(fit, closed, 0, settled)
 
 
 def close(fit: VariationalFit, report: Callable[[int], None] = lambda _: None) -> Closed:
@@ -73,18 +73,18 @@ def close(fit: VariationalFit, report: Callable[[int], None] = lambda _: None) -
     report : callable
         Is told the number of each round, 0 where there are none.
     """
-    if not isinstance(fit.prior, FieldPrior) and fit.noise_sd is None:
+    if fit.noise_sd is None and not len(fit.prior.log_scales):
         report(0)
-        return Closed(fit, _with_steps(fit.with_curvature(fit), fit), 0, True)
+        new, settled = _finished(fit.with_curvature(fit), fit)
+        return Closed(fit, new, 0, settled)
     bound = new = _with_noise_of_the_prior(fit)
     n, before, steps, settled = 0, _log_scales(new), [np.zeros(0)], False
     while n < _SCALE_ROUNDS and not settled:
         n += 1
         bound = bound.swept(learn=False)[0]
         new = _with_items_of(new, bound).with_curvature(bound)
-        if isinstance(new.prior, FieldPrior):
-            new = dataclasses.replace(new, prior=new.prior.updated(new.moments, learn=True))
-        new = dataclasses.replace(new, items=new.items.with_scales())
+        prior = new.prior.with_field_scales(new.moments)
+        new = dataclasses.replace(new, prior=prior, items=new.items.with_scales())
         steps.append(_log_scales(new) - before)
         report(n)
         settled = bool(np.abs(steps[-1]).max() < _SCALE_CHANGE)
@@ -92,14 +92,15 @@ def close(fit: VariationalFit, report: Callable[[int], None] = lambda _: None) -
             new = _with_log_scales(new, _log_scales(new) + _rest(*steps[-2:]))
         bound, before = _with_scales_of(bound, new), _log_scales(new)
     bound = bound.swept(learn=False)[0]
-    new, last = _with_items_of(new, bound), _with_passes
-    if not isinstance(new.prior, FieldPrior):
-        last = _with_steps
-    return Closed(bound, last(new, bound), n, settled)
+    new, rested = _finished(_with_items_of(new, bound), bound)
+    return Closed(bound, new, n, settled and rested)
 
 
-def _with_steps(fit: VariationalFit, bound: VariationalFit) -> VariationalFit:
-    return _with_passes(fit.with_curvature(bound, learn=True), bound)
+def _finished(fit: VariationalFit, bound: VariationalFit) -> tuple[VariationalFit, bool]:
+    """Return the fit with scales of steps that suit it, if it has any, and whether it rests."""
+    if fit.prior.marginal:
+        fit = fit.with_curvature(bound, learn=True)
+    return _with_passes(fit, bound)
 
 
 def _with_items_of(fit: VariationalFit, bound: VariationalFit) -> VariationalFit:
@@ -108,14 +109,14 @@ def _with_items_of(fit: VariationalFit, bound: VariationalFit) -> VariationalFit
     return dataclasses.replace(fit, items=items)
 
 
-def _with_passes(fit: VariationalFit, bound: VariationalFit) -> VariationalFit:
+def _with_passes(fit: VariationalFit, bound: VariationalFit) -> tuple[VariationalFit, bool]:
     for n in range(1, _MOST_PASSES + 1):
         before, fit = fit, fit.with_curvature(bound)
         noise = 0.0 if fit.noise_sd is None else np.abs(fit.noise_sd / before.noise_sd - 1).max()
         change = fit.prior.change_of_weights(before.prior)
         if n >= _FEWEST_PASSES and noise < _NOISE_CHANGE and change < _WEIGHT_CHANGE:
-            break
-    return fit
+            return fit, True
+    return fit, False
 
 
 def _with_noise_of_the_prior(fit: VariationalFit) -> VariationalFit:
@@ -135,9 +136,7 @@ def _log_scales(fit: VariationalFit) -> np.ndarray:
     parts = [np.log([fit.items.intercept_sd])]
     if fit.noise_sd is not None:
         parts.append(np.log(fit.noise_sd))
-    if isinstance(fit.prior, FieldPrior):
-        parts.append(fit.prior.log_scales)
-    return np.concatenate(parts)
+    return np.concatenate([*parts, fit.prior.log_scales])
 
 
 def _with_log_scales(fit: VariationalFit, logs: np.ndarray) -> VariationalFit:
@@ -146,9 +145,7 @@ def _with_log_scales(fit: VariationalFit, logs: np.ndarray) -> VariationalFit:
     if fit.noise_sd is not None:
         n = len(fit.noise_sd)
         new, rest = dataclasses.replace(new, noise_sd=np.exp(rest[:n])), rest[n:]
-    if isinstance(fit.prior, FieldPrior):
-        new = dataclasses.replace(new, prior=fit.prior.with_log_scales(rest))
-    return new
+    return dataclasses.replace(new, prior=fit.prior.with_log_scales(rest))
 
 
 def _with_scales_of(fit: VariationalFit, other: VariationalFit) -> VariationalFit:

@@ -116,6 +116,10 @@ class FieldPrior:
         hyper = self.hyper | dict(zip(learned, np.exp(best).tolist(), strict=True))
         return dataclasses.replace(self, hyper=hyper)
 
+    def with_field_scales(self, moments: Moments) -> FieldPrior:
+        """Return the prior at the best hyper-parameters for other covariances."""
+        return self.updated(moments, learn=True)
+
     def change_of_weights(self, before: FieldPrior) -> float:
         """Return zero: its differences have no weights of their own."""
         return 0.0

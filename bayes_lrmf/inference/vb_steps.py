@@ -264,6 +264,19 @@ class DirectedPrior:
         factor, effect = new._steps(moments)
         return dataclasses.replace(new, factor_weight=factor.weight, effect_weight=effect.weight)
 
+    @property
+    def log_scales(self) -> np.ndarray:
+        """Nothing: scales of steps are no hyper-parameters of a field."""
+        return np.zeros(0)
+
+    def with_log_scales(self, logs: np.ndarray) -> DirectedPrior:
+        """Return the prior: it has no `log_scales`."""
+        return self
+
+    def with_field_scales(self, moments: Moments) -> DirectedPrior:
+        """Return the prior: in turn with sweeps, scales of steps go back and forth."""
+        return self
+
     def change_of_weights(self, before: DirectedPrior) -> float:
         """Return the largest change of a weight's logarithm."""
         pairs = (

@@ -133,6 +133,16 @@ def test_scales_that_do_not_settle_make_a_fit_that_has_not_converged(counts, mon
     assert not record.converged
 
 
+def test_weights_that_do_not_settle_make_a_fit_that_has_not_converged(monkeypatch):
+    spec = dataclasses.replace(read_spec("directed"), rank=1)
+    data = simulate(spec, key=jax.random.key(1), n_models=20, n_items=12, n_benchmarks=2)
+    monkeypatch.setattr(vb_closing, "_MOST_PASSES", 4)
+    monkeypatch.setattr(vb_closing, "_WEIGHT_CHANGE", 0.0)
+    record = fit_vb(designed(data, spec), spec, key=jax.random.key(0)).record
+    assert record.message.endswith("integrated out, still moving")
+    assert not record.converged
+
+
 def test_single_trials_under_a_directed_prior_need_no_rounds(monkeypatch):
     spec = dataclasses.replace(read_spec("directed"), rank=1)
     data = simulate(spec, key=jax.random.key(1), n_models=20, n_items=12, n_benchmarks=2)
