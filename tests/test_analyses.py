@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pandas as pd
 import pytest
 
 from analyses import __main__ as study
+from analyses.coverage_simulated import results_drawn
 from analyses.study import load
+from bayes_lrmf.predict import predict_items
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,7 +50,7 @@ def test_quick_study_is_as_expected(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["figure_budget", "table_flags"])
+@pytest.mark.parametrize("name", ["figure_budget", "table_flags", "coverage_simulated"])
 def test_scripts_beside_the_study_run_on_simulated_tables(tmp_path, name):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", f"analyses.{name}", "--quick"]
@@ -55,6 +59,9 @@ def test_scripts_beside_the_study_run_on_simulated_tables(tmp_path, name):
     )
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / f"build/analyses/{name}.csv")
+    if name == "coverage_simulated":
+        # The spec is true of this table; its models are few.
+        assert (table["coverage"] - table["nominal"]).abs().max() < 0.08
     if name == "figure_budget":
         error = table.set_index(["choice", "runs"])["mae"]
         assert error["plan", 20] < error["random", 20] < error["plain average of random runs", 20]
@@ -168,3 +175,23 @@ def test_quick_robustness_shows_errors_and_what_is_noticed(tmp_path):
     assert noticed.loc["rewired 50 %", "warned_parents"] == 1
     assert noticed.loc["none", "warned_parents"] == 0
     assert "| lrmf | counts | rewired 50 % |" in done.stdout
+
+
+def test_tables_drawn_from_a_fit_have_its_cells_and_its_probabilities(kin_fit):
+    table = kin_fit.design.responses
+    keys = ["model", "benchmark", "item"]
+    wanted = table.to_frame().set_index(keys)["trials"]
+    n_drawn, total = 60, 0.0
+    for seed in range(n_drawn):
+        drawn = results_drawn(kin_fit, seed)
+        assert drawn.is_binary
+        frame = drawn.to_frame().set_index(keys)
+        pd.testing.assert_series_equal(frame["trials"].loc[wanted.index], wanted)
+        total = total + frame["successes"].loc[wanted.index]
+    items = predict_items(kin_fit, key=jax.random.key(0), n_draws=400).set_index(keys)
+    gap = total / n_drawn - items["mean"].loc[wanted.index]
+    p = items["mean"].loc[wanted.index]
+    z = gap / np.sqrt(p * (1 - p) / n_drawn)
+    # Over tables, each with parameters of its own, a cell is Bernoulli at its mean probability.
+    assert np.sqrt(np.mean(z**2)) == pytest.approx(1.0, abs=0.15)
+    assert results_drawn(kin_fit, 1).fingerprint() != results_drawn(kin_fit, 2).fingerprint()
