@@ -62,7 +62,7 @@ def test_scripts_beside_the_study_run_on_simulated_tables(tmp_path, name):
     if name == "coverage_simulated":
         # The spec is true of this table; its models are few.
         assert (table["coverage"] - table["nominal"]).abs().max() < 0.08
-    if name == "figure_budget":
+    elif name == "figure_budget":
         error = table.set_index(["choice", "runs"])["mae"]
         assert error["plan", 20] < error["random", 20] < error["plain average of random runs", 20]
         assert table.loc[table["choice"] == "plan", "coverage_90"].between(0.83, 0.97).all()
