@@ -149,6 +149,7 @@ def test_gains_brought_up_to_date_are_those_found_at_once(kin_fit, family, targe
     np.testing.assert_allclose(asked.gains(), unasked.gains(), rtol=1e-8, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_greedy_is_close_to_the_best_of_all_plans(kin_fit, family):
     """No plan of three of eighteen runs lowers the variance by 1 % more than the greedy one."""
     rng = np.random.default_rng(0)

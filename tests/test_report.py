@@ -341,6 +341,7 @@ def test_what_made_the_numbers_is_told(kin_fit, page):
     assert kin_fit.design.responses.fingerprint() in told
 
 
+@pytest.mark.slow
 def test_three_thousand_models_fit_in_five_megabytes(data):
     assert len(render_report(enlarged(data, 3000)).encode()) < 5_000_000
 

@@ -1071,6 +1071,7 @@ def test_a_long_table_of_a_million_cells():
 
 
 @needs_data
+@pytest.mark.slow
 def test_open_llm_leaderboard_v1(tmp_path):
     path = DATA / "oll_v1" / "responses.parquet"
     responses = read_responses(path)

@@ -109,6 +109,7 @@ def test_tables_that_do_not_help_are_refused(tmp_path):
         read_item_texts(tmp_path / "t.csv")
 
 
+@pytest.mark.slow
 def test_real_item_texts_match_the_table(data_dir):
     from bayes_lrmf.responses import read_responses
 

@@ -119,7 +119,7 @@ def assert_same(found, expected):
 # --- to the last bit ---
 
 
-@pytest.mark.parametrize("write", [1, 6])
+@pytest.mark.parametrize("write", [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_map_goes_on(simulated, killed, file, write, capsys):
     design = simulated(LAPLACIAN)
     expected = undisturbed("map")

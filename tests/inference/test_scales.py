@@ -249,7 +249,9 @@ def undisturbed():
         return fit_map(*made("laplacian"), key=jax.random.key(0))
 
 
-@pytest.mark.parametrize("at", [2, 6, 9])
+@pytest.mark.parametrize(
+    "at", [6, pytest.param(2, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_goes_on_from_either_stage(monkeypatch, tmp_path, at):
     """Stopped after some iterations, in rough units up to the fourth."""
     design, spec = made("laplacian")

@@ -209,6 +209,7 @@ def test_ends_where_sweeps_over_all_do(made, whole, n_batches):
     assert np.sqrt((gap**2).mean()) < 0.02
 
 
+@pytest.mark.slow
 def test_steps_alone_come_within_a_thousandth_of_the_bound():
     """Of 0.1 %: the first value of the trace is the bound after the steps."""
     spec = dataclasses.replace(read_spec("lrmf"), rank=2, lineage="laplacian")

@@ -19,7 +19,7 @@ from bayes_lrmf.spec import read_spec
 RANK, N, STEP, NOISE = 2, 600, 0.25, 0.3
 
 
-@pytest.fixture(scope="module", params=["mixture", "student"])
+@pytest.fixture(scope="module", params=["mixture", pytest.param("student", marks=pytest.mark.slow)])
 def looked_at(request):
     """A prior with steps that are too small, a lineage, and a noisy look at each of its nodes."""
     spec = dataclasses.replace(
