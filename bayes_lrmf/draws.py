@@ -49,7 +49,10 @@ def rows_and_columns(
         rows, cols = rows_and_columns(dataclasses.replace(posterior, design=near), values, rng=rng)
         return rows[:, :, at], cols
     design, spec = posterior.design, posterior.spec
-    core, cols = (part.astype(np.float32) for part in components(design, values))
+    # States keep draws last: products of matrices in that order take many times as long.
+    core, cols = (
+        np.ascontiguousarray(part, dtype=np.float32) for part in components(design, values)
+    )
     n_draws = len(core)
     n_models, n_core = len(design.models), design.n_core
     rows = np.empty((*core.shape[:2], n_models), np.float32)

@@ -303,11 +303,11 @@ def predict_items(
     noise_sd = noise_sd_of(posterior, values)
     parts = []
     for block in _blocks(chosen, len(rows) * len(items)):
-        psi = np.einsum("dcm,dci->dmi", rows[:, :, block], cols, optimize=True)
+        psi = rows[:, :, block].mT @ cols
         if noise_sd is not None:
             psi = psi + noise_sd[:, None] * rng.standard_normal(psi.shape, dtype=np.float32)
         # In float32 a probability within 6e-8 of 1 would be 1, and its log loss infinite.
-        p = scipy.special.expit(psi.astype(np.float64))
+        p = scipy.special.expit(psi, dtype=np.float64)
         summary = summarised(p, ci_prob, posterior.is_point)
         names = posterior.design.models[chosen[block]]
         successes, trials = posterior.design.responses.matrices(names)
