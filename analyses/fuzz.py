@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analyses.fuzz_mutations import mutated
+from analyses.fuzzing.mutations import mutated
 
 __all__ = ["Verdict", "inputs", "verdict"]
 
@@ -68,11 +68,11 @@ def verdict(name: str, data: bytes, *, seconds: float = SECONDS) -> Verdict:
     Parameters
     ----------
     name : str
-        One of `analyses.fuzz_readers.READERS`.
+        One of `analyses.fuzzing.readers.READERS`.
     data : bytes
     seconds : float
     """
-    from analyses.fuzz_readers import READERS
+    from analyses.fuzzing.readers import READERS
     from bayes_lrmf.checks import InputError
 
     started = time.perf_counter()
@@ -97,7 +97,7 @@ def verdict(name: str, data: bytes, *, seconds: float = SECONDS) -> Verdict:
 
 def inputs(name: str, *, seed: int, n: int) -> Iterator[bytes]:
     """Yield bombs, good files and then broken ones, the same for the same seed, unsteered."""
-    from analyses.fuzz_readers import READERS
+    from analyses.fuzzing.readers import READERS
 
     reader, rng = READERS[name], random.Random(f"{name} {seed}")
     seeds = reader.seeds()
@@ -118,7 +118,8 @@ def main() -> None:
     if given.child:
         _child(given.child, given.inputs, given.seed, given.after)
         return
-    from analyses.fuzz_readers import READERS, posterior_file
+    from analyses.fuzzing.commands import posterior_file
+    from analyses.fuzzing.readers import READERS
 
     names = list(READERS) if given.only is None else given.only.split(",")
     for name in names:
@@ -235,7 +236,8 @@ def _child(name: str, n: int, seed: int, after: int) -> None:
         import bayes_lrmf.guard
         import bayes_lrmf.plan
         import bayes_lrmf.predict  # noqa: F401
-        from analyses.fuzz_readers import READERS, posterior_file
+        from analyses.fuzzing.commands import posterior_file
+        from analyses.fuzzing.readers import READERS
 
     posterior_file()
     reader = READERS[name]

@@ -43,9 +43,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
 def fuzz():
     """Return the driver, its imports done."""
     pytest.importorskip("inspect_ai")
-    from analyses import fuzz, fuzz_readers
+    from analyses import fuzz
+    from analyses.fuzzing.readers import READERS
 
-    return fuzz, fuzz_readers.READERS
+    return fuzz, READERS
 
 
 def failures(fuzz, names, *, seed, n):
@@ -86,7 +87,7 @@ def test_bombs_are_refused_before_they_fill_the_memory(fuzz, name):
 
 @pytest.mark.slow
 def test_broken_command_lines_of_a_process_of_its_own(fuzz, tmp_path, monkeypatch):
-    from analyses.fuzz_readers import lay_inputs
+    from analyses.fuzzing.commands import lay_inputs
 
     monkeypatch.chdir(tmp_path)
     lay_inputs(tmp_path)

@@ -1,0 +1,1 @@
+"""What `analyses.fuzz` attacks readers with."""
