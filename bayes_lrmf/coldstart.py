@@ -242,6 +242,8 @@ def _with_nodes(posterior: Posterior, design: Design, system: _System) -> Poster
 def _of_families(posterior: Posterior, models: Sequence[str]) -> Posterior:
     """Return the posterior of the families of some models alone."""
     design = families_of(posterior.design, models)
+    if not design.n_core:
+        return posterior
     system = _system(posterior).placed(design.blocks, _positions(posterior.design, design))
     return _with_nodes(posterior, design, system)
 

@@ -39,10 +39,12 @@ class Design:
         The observed cells.
     core : Lineage
         Evaluated models, in the order of `responses`, then their unevaluated ancestors as far as
-        these join two of them. Factors of core nodes are parameters.
+        these join two of them; under a directed prior also as other parents of a model that has
+        one among these. Factors of core nodes are parameters.
     periphery : Lineage
-        The core nodes, then unevaluated descendants of theirs. Nothing is learned from them: they
-        are predicted from their parents, so that adding one changes no other prediction.
+        The core nodes, then, under a directed prior, other parents of what follows, then
+        unevaluated descendants of the core. Nothing is learned from them: they are predicted from
+        their parents, so that adding one changes no other prediction.
     strengths : mapping or None
         Laplacian edge weight by relation; None for the 0/1 adjacency of the paper.
     graph : LaplacianGraph
@@ -263,8 +265,9 @@ def make_design(
         # Kin are predictions without parents then, known by name alone.
         extra_models = [*extra_models, *lineage.nodes]
         lineage = Lineage.empty()
-    core = lineage.core(list(responses.models))
-    periphery = lineage.descendants(list(core.nodes))
+    whole_merges = spec.lineage == "directed"
+    core = lineage.core(list(responses.models), whole_merges=whole_merges)
+    periphery = lineage.descendants(list(core.nodes), whole_merges=whole_merges)
     known = set(periphery.nodes)
     lonely = dict.fromkeys(m for m in (*responses.unevaluated, *extra_models) if m not in known)
     nodes = np.array([*periphery.nodes, *lonely], dtype=object)

@@ -16,7 +16,7 @@ from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.program import components
 from bayes_lrmf.spec import Spec
 
-__all__ = ["field_parameters", "noise_sd_of", "rows_and_columns"]
+__all__ = ["concentration_of", "field_parameters", "noise_sd_of", "rows_and_columns"]
 
 
 def rows_and_columns(
@@ -88,6 +88,18 @@ def noise_sd_of(posterior: Posterior, values: Mapping[str, np.ndarray]) -> np.nd
     design = posterior.design
     sd = np.asarray(values["overdispersion_sd"], np.float32)[:, design.benchmark_index]
     return np.where(design.items["trials"].to_numpy() > 1, sd, np.float32(0))
+
+
+def concentration_of(posterior: Posterior, values: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return the concentration of Beta-Binomial cells, (n_draws, n_items); None if there is none.
+
+    Infinite for items of a single trial, which have no over-dispersion.
+    """
+    if "concentration" not in values:
+        return None
+    design = posterior.design
+    found = np.asarray(values["concentration"], np.float32)[:, design.benchmark_index]
+    return np.where(design.items["trials"].to_numpy() > 1, found, np.float32(np.inf))
 
 
 def _with_ancestors(design: Design, chosen: np.ndarray) -> tuple[Design, np.ndarray]:

@@ -68,7 +68,11 @@ def grown(
     evaluated = set(table.models)
     latent = [m for m in union.nodes[in_core] if m not in evaluated]
     core = union.among([*table.models, *latent])
-    below = union.descendants(list(core.nodes))
+    below = union.descendants(
+        list(core.nodes),
+        whole_merges=design.covariates is not None,
+        others=design.models[design.n_core :],
+    )
     return _complete(design, table, core, below, union.nodes, notes)
 
 

@@ -85,11 +85,18 @@ class Lineage:
         child, parent = child.astype(np.int32), parent.astype(np.int32)
         return Lineage(nodes, child, parent, self.relation[keep], weight)
 
-    def core(self, evaluated: Sequence[str]) -> Lineage:
+    def core(self, evaluated: Sequence[str], *, whole_merges: bool = False) -> Lineage:
         """Return the evaluated models and the unevaluated ancestors that join them.
 
         Evaluated models come first, in the given order, kin or not. Unevaluated ancestors with at
         most one neighbour among the rest tell nothing and are left out, again and again.
+
+        Parameters
+        ----------
+        evaluated : sequence of str
+        whole_merges : bool
+            Whether a model that keeps a parent keeps its others too. They tell nothing either, but
+            without them it would seem to be made of the one alone.
         """
         n = len(self.nodes)
         known = [self.index[m] for m in evaluated if m in self.index]
@@ -123,7 +130,10 @@ class Lineage:
                 total[j] -= i
                 if left[j] == 1 and not is_fixed[j]:
                     loose.append(j)
-        latent = np.flatnonzero(np.array(inside, bool) & ~fixed)
+        kept = np.array(inside, bool)
+        if whole_merges:
+            kept |= self._other_parents(kept[self.child] & kept[self.parent])
+        latent = np.flatnonzero(kept & ~fixed)
         names = np.array([*evaluated, *self.nodes[latent]], dtype=object)
         position = np.full(len(self.nodes), -1)
         for at, name in enumerate(names):
@@ -132,26 +142,55 @@ class Lineage:
         keep = (position[self.child] >= 0) & (position[self.parent] >= 0)
         return self._edges(keep, names, position)
 
-    def descendants(self, core: Sequence[str]) -> Lineage:
+    def _other_parents(self, edges: np.ndarray) -> np.ndarray:
+        """Return which nodes are parents of the children of these edges, shape (n_nodes,)."""
+        of_child, of_parent = np.zeros((2, len(self.nodes)), bool)
+        of_child[self.child[edges]] = True
+        of_parent[self.parent[of_child[self.child]]] = True
+        return of_parent
+
+    def descendants(
+        self, core: Sequence[str], *, whole_merges: bool = False, others: Iterable[str] = ()
+    ) -> Lineage:
         """Return `core`, then their other descendants, parents before children.
 
         Only edges into those descendants are kept, from parents that are core or descendants too.
+
+        Parameters
+        ----------
+        core : sequence of str
+        whole_merges : bool
+            Whether the other parents of those descendants stand after the core, without parents of
+            their own.
+        others : iterable of str
+            Models that stand there too, if they do not descend from the core. What descends from
+            them counts as the core's descendants do.
         """
         position = np.full(len(self.nodes), -1)
         for at, name in enumerate(core):
             if name in self.index:
                 position[self.index[name]] = at
-        names, parents, reached = list(core), self._parents, position.tolist()
+        founder = np.zeros(len(self.nodes), bool)
+        founder[[self.index[m] for m in others if m in self.index]] = True
+        below, parents, is_founder = [], self._parents, founder.tolist()
+        reached = (position >= 0).tolist()
         for i in self._walk[0]:
-            if reached[i] < 0:
-                for p in parents[i]:
-                    if reached[p] >= 0:
-                        reached[i] = len(names)
-                        names.append(self.nodes[i])
-                        break
-        position = np.array(reached, dtype=np.int64)
-        keep = (position[self.child] >= len(core)) & (position[self.parent] >= 0)
-        return self._edges(keep, np.array(names, dtype=object), position)
+            if not reached[i]:
+                reached[i] = any(reached[p] for p in parents[i])
+                if reached[i]:
+                    below.append(i)
+                elif is_founder[i]:
+                    reached[i] = True
+        under = np.zeros(len(self.nodes), bool)
+        under[below] = True
+        beside = np.array(reached, bool) & ~under & (position < 0)
+        if whole_merges:
+            beside |= self._other_parents(under[self.child]) & ~under & (position < 0)
+        after = np.concatenate([np.flatnonzero(beside), np.array(below, np.int64)])
+        position[after] = len(core) + np.arange(len(after))
+        names = np.array([*core, *self.nodes[after]], dtype=object)
+        keep = under[self.child] & (position[self.parent] >= 0)
+        return self._edges(keep, names, position)
 
     def among(self, models: Iterable[str]) -> Lineage:
         """Return the edges between these models alone: nobody is joined through others."""

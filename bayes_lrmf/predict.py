@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy.special
 
+from bayes_lrmf.cell_draws import cell_probabilities, noise_given, successes_left
 from bayes_lrmf.checks import InputError, one_of, probability, whole_number
-from bayes_lrmf.draws import noise_sd_of, rows_and_columns
+from bayes_lrmf.draws import concentration_of, noise_sd_of, rows_and_columns
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.progress import Progress
 
@@ -34,6 +34,7 @@ AVERAGE = "average"
 
 _N_DRAWS = 200
 _BLOCK_VALUES = 8_000_000
+_FEW_ITEMS = 64
 _MOST_ITEM_ROWS = 20_000_000
 
 
@@ -84,9 +85,11 @@ class ScoreDraws:
         return pd.Series((self.of(model) > threshold).mean(0), index=self.benchmarks)
 
     def probability_best(self, model: str, others: Sequence[str]) -> pd.Series:
-        """Return P(`model` scores above every one of `others`) by benchmark."""
-        best = np.max([self.of(other) for other in others], axis=0)
-        return pd.Series((self.of(model) > best).mean(0), index=self.benchmarks)
+        """Return P(`model` scores above every one of `others`) by benchmark; ties are split."""
+        rivals = np.stack([self.of(other) for other in others])
+        own, best = self.of(model), rivals.max(0)
+        tied = (own == best) / (1 + (rivals == best).sum(0))
+        return pd.Series(((own > best) + tied).mean(0), index=self.benchmarks)
 
 
 def _chosen(posterior: Posterior, models: Sequence[str] | None) -> np.ndarray:
@@ -112,14 +115,19 @@ def _blocks(chosen: np.ndarray, per_model: int) -> Iterator[slice]:
 
 
 @jax.jit
-def _moments(rows: Any, cols: Any, left: Any, overlap: Any, noise: Any) -> tuple[Any, Any]:
+def _moments(
+    rows: Any, cols: Any, seen: Any, trials: Any, left: Any, overlap: Any, noise: Any
+) -> tuple[Any, Any]:
     """Return mean and variance of the successes among the trials left, (n_draws, n_models).
 
-    `overlap` is the intra-class correlation of trials of one item, (n_draws, n_items); `noise` is
-    added to the log-odds of cells, (n_draws, n_models, n_items) or 0.
+    `seen` and `trials` are what cells showed; `overlap` is the intra-class correlation of trials of
+    one item, (n_draws, n_items); `noise` is added to the log-odds of cells, (n_draws, n_models,
+    n_items) or 0.
     """
     p = jax.nn.sigmoid(jnp.einsum("dcm,dci->dmi", rows, cols) + noise)
-    inflation = 1 + jnp.maximum(left - 1, 0) * overlap[:, None, :]
+    rho = overlap[:, None, :]
+    p = ((1 - rho) * p + rho * seen) / (1 - rho + rho * trials)
+    inflation = 1 + jnp.maximum(left - 1, 0) * rho / (1 + rho * trials)
     mean = (left * p).sum(-1)
     return mean, (left * inflation * p * (1 - p)).sum(-1)
 
@@ -135,8 +143,9 @@ def score_draws(
     """Draw benchmark scores: observed responses as they are, the rest drawn.
 
     Given a draw of the parameters, the successes among a model's unobserved trials of a benchmark
-    are a sum of independent Bernoulli (Beta-Binomial, logit-normal) counts; they are drawn from the
-    Beta of the same mean and variance on [0, trials], rounded to whole counts.
+    are a sum of independent Bernoulli (Beta-Binomial, logit-normal) counts, whose over-dispersion
+    is drawn given what their cells showed. Over few items each is drawn, over many their sum, from
+    the Beta of the same mean and variance on [0, trials], rounded to whole counts.
 
     Parameters
     ----------
@@ -157,14 +166,25 @@ def score_draws(
     chosen, rows, cols, values, rng = _prepared(posterior, models, key, n_draws)
     n_drawn = len(rows)
     of_item = design.benchmark_index
-    overlap: np.ndarray = np.zeros((n_drawn, design.n_items), np.float32)
-    if "concentration" in values:
-        overlap = (1 / (1 + np.asarray(values["concentration"], np.float32)))[:, of_item]
     noise_sd, noise = noise_sd_of(posterior, values), np.zeros((), np.float32)
+    concentration = concentration_of(posterior, values)
+    overlap: np.ndarray = np.zeros((n_drawn, design.n_items), np.float32)
+    if concentration is not None:
+        overlap = 1 / (1 + concentration)
     full = design.items["trials"].to_numpy(np.float32)
     scores = np.empty((n_drawn, len(chosen), len(design.benchmarks)), np.float32)
     n_items = np.empty(scores.shape[1:], np.int64)
     n_observed = np.empty_like(n_items)
+
+    def each(at: np.ndarray, k: np.ndarray, n: np.ndarray, of: slice | list[int]) -> np.ndarray:
+        """Return sums over items of successes that are drawn cell by cell."""
+        psi = rows[:, :, of].mT @ cols[:, :, at]
+        sd = None if noise_sd is None else noise_sd[:, at]
+        phi = None if concentration is None else concentration[:, at]
+        p = cell_probabilities(psi, k, n, sd, phi, rng)
+        left = np.rint(np.maximum(full[at] - n, 0)).astype(np.int64)
+        return np.asarray(rng.binomial(left, p).sum(-1), np.float32)
+
     for b in range(len(design.benchmarks)):
         items = np.flatnonzero(of_item == b)
         columns, correlation = cols[:, :, items], overlap[:, items]
@@ -172,14 +192,25 @@ def score_draws(
             cells = design.responses.matrices(design.models[chosen[block]])
             successes, trials = cells[0][:, items], cells[1][:, items]
             left = np.maximum(full[items] - trials, 0)
-            if noise_sd is not None:
-                noise = rng.standard_normal((n_drawn, *left.shape), dtype=np.float32)
-                noise *= noise_sd[:, None, items]
-            mean, variance = _moments(rows[:, :, block], columns, left, correlation, noise)
             n_left, seen = left.sum(1), successes.sum(1)
-            drawn: np.ndarray = np.asarray(mean)
-            if not posterior.is_point:
-                drawn = _bounded_counts(drawn, np.asarray(variance), n_left, rng)
+            drawn: np.ndarray
+            if len(items) <= _FEW_ITEMS and not posterior.is_point:
+                drawn = each(items, successes, trials, block)
+            else:
+                if noise_sd is not None:
+                    psi = rows[:, :, block].mT @ columns
+                    noise = noise_given(psi, successes, trials, noise_sd[:, items], rng)
+                mean, variance = _moments(
+                    rows[:, :, block], columns, successes, trials, left, correlation, noise
+                )
+                drawn = np.asarray(mean)
+                if not posterior.is_point:
+                    drawn = successes_left(drawn, np.asarray(variance), n_left, rng)
+                    n_open = (left > 0).sum(1)
+                    for m in np.flatnonzero((n_open > 0) & (n_open <= _FEW_ITEMS)):
+                        at = np.flatnonzero(left[m] > 0)
+                        own = successes[m : m + 1, at], trials[m : m + 1, at]
+                        drawn[:, m] = each(items[at], *own, [block.start + m])[:, 0]
             total = n_left + trials.sum(1)
             scores[:, block, b] = (seen + drawn) / total
             n_items[block, b], n_observed[block, b] = total, trials.sum(1)
@@ -187,18 +218,6 @@ def score_draws(
     return ScoreDraws(
         design.models[chosen], design.benchmarks, scores, n_items, n_observed, posterior.kind
     )
-
-
-def _bounded_counts(
-    mean: np.ndarray, variance: np.ndarray, n: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw whole counts in 0..n from Beta distributions of the given moments."""
-    size = np.maximum(n, 1)
-    share = np.clip(mean / size, 1e-6, 1 - 1e-6)
-    total = share * (1 - share) / np.maximum(variance / size**2, 1e-12) - 1
-    total = np.clip(total, 1e-3, 1e9)
-    counts = np.rint(size * rng.beta(share * total, (1 - share) * total))
-    return np.where(n > 0, counts, 0.0).astype(np.float32)
 
 
 def summarised(draws: np.ndarray, ci_prob: float, is_point: bool) -> dict[str, np.ndarray]:
@@ -272,6 +291,8 @@ def predict_items(
 ) -> pd.DataFrame:
     """Predict the probability of success of each model on each item, with credible intervals.
 
+    Over-dispersion of cells that were run is drawn given what they showed.
+
     Parameters
     ----------
     posterior : Posterior
@@ -300,17 +321,16 @@ def predict_items(
     if n_rows > _MOST_ITEM_ROWS:
         raise InputError(f"{n_rows:,} item predictions", fix="choose models with --models")
     chosen, rows, cols, values, rng = _prepared(posterior, models, key, n_draws)
-    noise_sd = noise_sd_of(posterior, values)
+    noise_sd, concentration = noise_sd_of(posterior, values), None
+    if not posterior.is_point:
+        concentration = concentration_of(posterior, values)
     parts = []
     for block in _blocks(chosen, len(rows) * len(items)):
         psi = rows[:, :, block].mT @ cols
-        if noise_sd is not None:
-            psi = psi + noise_sd[:, None] * rng.standard_normal(psi.shape, dtype=np.float32)
-        # In float32 a probability within 6e-8 of 1 would be 1, and its log loss infinite.
-        p = scipy.special.expit(psi, dtype=np.float64)
-        summary = summarised(p, ci_prob, posterior.is_point)
         names = posterior.design.models[chosen[block]]
         successes, trials = posterior.design.responses.matrices(names)
+        p = cell_probabilities(psi, successes, trials, noise_sd, concentration, rng)
+        summary = summarised(p, ci_prob, posterior.is_point)
         observed = np.where(trials > 0, successes / np.maximum(trials, 1), np.nan).astype(float)
         n = len(observed)
         parts.append(
@@ -354,7 +374,7 @@ def predict_ranks(
     -------
     DataFrame
         ``model, benchmark, mean, sd, lower, upper, probability_first, n_models, kind``; rank 1 is
-        the highest score, ties share the mean of their ranks.
+        the highest score, ties share the mean of their ranks, and of being first.
 
     Raises
     ------
@@ -365,7 +385,8 @@ def predict_ranks(
     draws = score_draws(posterior, key=key, models=models, n_draws=n_draws, progress=progress)
     ranks, (_, names) = draws.ranks(), draws.with_average()
     summary = summarised(ranks, ci_prob, posterior.is_point)
-    first = (ranks == ranks.min(1, keepdims=True)).mean(0)
+    first = ranks == ranks.min(1, keepdims=True)
+    first = (first / first.sum(1, keepdims=True)).mean(0)
     n_models = len(draws.models)
     return pd.DataFrame(
         {

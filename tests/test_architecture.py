@@ -59,6 +59,7 @@ FLOORS = {
     "simulate": 4,
     "posterior": 4,
     "storage": 5,
+    "cell_draws": 1,
     "draws": 5,
     "inference.*": 5,
     "diagnose": 6,

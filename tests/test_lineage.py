@@ -170,6 +170,23 @@ def test_core_renormalises_weights_over_the_parents_that_stay():
     assert weights_of(lineage.core(["m1", "m2"])) == {("m2", "m1"): 1.0}
 
 
+def test_whole_merges_keep_parents_that_join_nothing():
+    lineage = tree(
+        """
+        m2 m1 merge 1
+        m2 lost merge 3
+        lost root
+        m3 gone merge
+        m3 away merge
+        m4 far
+        """
+    )
+    core = lineage.core(["m1", "m2", "m3", "m4"], whole_merges=True)
+    # m3 keeps no parent, as m4 does not: they are roots.
+    assert list(core.nodes) == ["m1", "m2", "m3", "m4", "lost"]
+    assert weights_of(core) == {("m2", "m1"): 0.25, ("m2", "lost"): 0.75}
+
+
 def test_core_keeps_evaluated_ancestors_at_the_end_of_a_line():
     core = tree("m2 m1").core(["m1", "m2"])
     assert set(edges_of(core)) == {("m2", "m1")}
@@ -190,12 +207,21 @@ def test_descendants_come_after_the_core_parents_first_with_weights_renormalised
     below = lineage.descendants(["m1", "m2"])
     assert list(below.nodes) == ["m1", "m2", "k1", "k2", "k3"]
     # Not m2 <- m1, which is inside the core.
-    assert weights_of(below) == {
+    weights = {
         ("k1", "m1"): 1.0,
         ("k2", "k1"): 1.0,
         ("k3", "k2"): 0.25,
         ("k3", "m2"): 0.75,
     }
+    assert weights_of(below) == weights
+    whole = lineage.descendants(["m1", "m2"], whole_merges=True)
+    assert list(whole.nodes) == ["m1", "m2", "outsider", "k1", "k2", "k3"]
+    weights |= {("k2", "k1"): 0.6, ("k2", "outsider"): 0.4}
+    assert weights_of(whole) == weights
+    more = lineage.descendants(["m1", "m2"], others=["outsider", "k1", "nobody"])
+    assert set(more.nodes) == {*whole.nodes, "other"}
+    assert list(more.nodes[:3]) == ["m1", "m2", "outsider"]
+    assert weights_of(more) == weights | {("other", "outsider"): 1.0}
 
 
 def test_descendants_of_unknown_models_are_none():
@@ -564,6 +590,25 @@ def test_core_is_what_brute_force_leaves(drawn):
     again = core.core(evaluated)
     assert set(again.nodes) == left
     assert edges_of(again) == edges_of(core)
+
+
+@given(lineages())
+def test_whole_merges_weigh_parents_as_recorded(drawn):
+    lineage, evaluated = drawn
+    plain, whole = lineage.core(evaluated), lineage.core(evaluated, whole_merges=True)
+    joined = {child for child, _ in edges_of(plain)}
+    added = {p for child in joined for p in lineage.parents_of(child)} - set(plain.nodes)
+    assert set(whole.nodes) == set(plain.nodes) | added
+    assert list(whole.nodes[: len(evaluated)]) == evaluated
+    recorded = {pair: w for pair, w in weights_of(lineage).items() if pair[0] in joined}
+    assert weights_of(whole) == pytest.approx(recorded)
+    again = whole.core(evaluated, whole_merges=True)
+    assert weights_of(again) == pytest.approx(recorded)
+    below = lineage.descendants(whole.nodes, whole_merges=True)
+    assert (below.parent < below.child).all()
+    under = {child for child, _ in edges_of(lineage.descendants(whole.nodes))}
+    recorded = {pair: w for pair, w in weights_of(lineage).items() if pair[0] in under}
+    assert weights_of(below) == pytest.approx(recorded)
 
 
 @given(lineages())

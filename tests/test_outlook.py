@@ -6,12 +6,16 @@ import dataclasses
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from bayes_lrmf.checks import InputError
+from bayes_lrmf.coldstart import add
 from bayes_lrmf.design import make_design
+from bayes_lrmf.directed import STEPS, StepScales
+from bayes_lrmf.draws import rows_and_columns
 from bayes_lrmf.inference import fit_map
-from bayes_lrmf.lineage import Lineage
+from bayes_lrmf.lineage import Lineage, lineage_from_frame
 from bayes_lrmf.outlook import predict_child, predict_merge
 from bayes_lrmf.predict import score_draws
 from bayes_lrmf.spec import read_spec
@@ -54,6 +58,44 @@ def test_a_merge_is_predicted_as_if_the_lineage_had_it(data, posterior):
     assert (found.beats["best parent"] <= found.beats[[a, b]].min(axis=1) + 1e-9).all()
     assert list(found.scores["benchmark"]) == [*draws.benchmarks, "average"]
     assert "best parent" in str(found)
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.9])
+def test_a_merge_with_a_model_without_kin_is_made_of_both(data, posterior, weight):
+    a, b = data.responses.models[0], "nobody/knows"
+    edges = pd.DataFrame({"child": "kid", "parent": [a, b], "relation": "merge"})
+    edges["weight"] = [weight, 1 - weight]
+    grown = add(posterior, lineage=lineage_from_frame(edges))
+    design = grown.design
+    values = grown.draws(4000, key=KEY)
+    rows, _ = rows_and_columns(grown, values, rng=np.random.default_rng(0))
+    own, first, second = (rows[:, 0, list(design.models).index(m)] for m in ("kid", a, b))
+    scales = StepScales.from_values(posterior.state.values)
+    drift = scales.drift[STEPS.index("merge"), 0, 0]
+    step = own - weight * first - (1 - weight) * second
+    # A step from both, which knows neither of them.
+    assert step.mean() == pytest.approx(drift, abs=float(4 * step.std() / 4000**0.5))
+    for parent in (first, second):
+        assert abs(np.corrcoef(step, parent)[0, 1]) < 0.07
+    sd = np.sqrt(scales.factor_covariance[0, 0, 0])
+    assert second.std() > 0.7 * sd
+    found = predict_merge(posterior, {a: weight, b: 1 - weight}, key=KEY, n_draws=4000)
+    drawn = score_draws(grown, key=KEY, models=["kid", a, b], n_draws=4000)
+    np.testing.assert_allclose(found.scores["mean"][:3], drawn.of("kid").mean(0), atol=0.015)
+    np.testing.assert_allclose(found.scores["sd"][:3], drawn.of("kid").std(0), rtol=0.1)
+
+
+def test_a_child_of_a_model_without_kin_stands_by_it(posterior):
+    found = predict_child(posterior, "nobody/knows", key=KEY, relation="quantized", n_draws=4000)
+    parent = score_draws(posterior, key=KEY, models=["nobody/knows"], n_draws=4000)
+    own, of = found.scores["sd"][:3].to_numpy(), parent.of("nobody/knows").std(0)
+    assert (own > 0.9 * of).all()
+    edges = pd.DataFrame({"child": ["kid"], "parent": ["nobody/knows"], "relation": "quantized"})
+    grown = add(posterior, lineage=lineage_from_frame(edges), whole=False)
+    drawn = score_draws(grown, key=KEY, models=["kid", "nobody/knows"], n_draws=2000)
+    kid, parent = drawn.of("kid"), drawn.of("nobody/knows")
+    for b in range(3):
+        assert np.corrcoef(kid[:, b], parent[:, b])[0, 1] > 0.5
 
 
 def test_a_child_has_an_interval_that_grows_with_its_probability(data, posterior):

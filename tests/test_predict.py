@@ -14,6 +14,7 @@ import scipy.special
 import scipy.stats
 
 from bayes_lrmf import predict as predictions
+from bayes_lrmf.cell_draws import cell_probabilities
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
 from bayes_lrmf.draws import rows_and_columns
@@ -22,7 +23,6 @@ from bayes_lrmf.inference.svi import fit_svi
 from bayes_lrmf.posterior import DrawsState
 from bayes_lrmf.predict import (
     ScoreDraws,
-    _bounded_counts,
     _moments,
     predict,
     predict_benchmarks,
@@ -64,9 +64,10 @@ def test_probabilities_of_four_draws_by_hand():
     # Above is strictly above.
     assert list(FOUR.probability_above("a", 0.5)) == [0.5, 0.25]
     assert list(FOUR.probability_above("c", 0.25)) == [0.25, 0.5]
-    # Best is strictly above each of the others.
-    assert list(FOUR.probability_best("a", ["b", "c"])) == [0.5, 0.5]
-    assert list(FOUR.probability_best("b", ["a", "c"])) == [0.25, 0.25]
+    # Who is best with others shares that with them.
+    assert list(FOUR.probability_best("a", ["b", "c"])) == [2.5 / 4, 0.5]
+    assert list(FOUR.probability_best("b", ["a", "c"])) == [1.5 / 4, 0.25]
+    assert list(FOUR.probability_best("a", ["a", "a"])) == [1 / 3, 1 / 3]
     assert list(FOUR.probability_best("a", ["b"]).index) == ["x", "y"]
     np.testing.assert_array_equal(FOUR.of("b")[:, 1], [0.75, 0.5, 0.25, 0.25])
 
@@ -87,10 +88,10 @@ def test_ranks_of_four_draws_by_hand(monkeypatch):
     assert list(table["model"]) == [m for m in "abc" for _ in range(3)]
     assert list(table["benchmark"]) == ["x", "y", "average"] * 3
     first = table.set_index(["model", "benchmark"])["probability_first"]
-    # On x draw one is shared by a and b, which counts for both.
-    assert list(first["a"]) == [0.75, 0.5, 0.75]
-    assert list(first["b"]) == [0.5, 0.25, 0.5]
-    assert list(first["c"]) == [0.0, 0.25, 0.25]
+    # On x draw one is shared by a and b; so are draws two and three of the average.
+    assert list(first["a"]) == [2.5 / 4, 0.5, 0.5]
+    assert list(first["b"]) == [1.5 / 4, 0.25, 1.5 / 4]
+    assert list(first["c"]) == [0.0, 0.25, 0.5 / 4]
     np.testing.assert_allclose(table["mean"], expected.mean(0).ravel())
     np.testing.assert_allclose(table["lower"], np.quantile(expected, 0.25, axis=0).ravel())
     assert set(table["n_models"]) == {3}
@@ -126,12 +127,14 @@ def test_moments_of_trials_left_are_those_of_beta_binomials():
     rng = np.random.default_rng(3)
     rows, cols = rng.normal(size=(2, 1, 3)), rng.normal(size=(2, 1, 4))
     left = np.array([[0, 1, 7, 2], [3, 1, 0, 12], [1, 1, 1, 1]], float)
+    seen, trials = np.array([[[0, 3, 0, 1]], [[2, 5, 0, 1]]], float)
     concentration = np.array([[9.0, 0.5, 2.0, 30.0], [1.0, 1.0, 4.0, 8.0]])
     noise = rng.normal(size=(2, 3, 4))
-    mean, variance = _moments(rows, cols, left, 1 / (1 + concentration), noise)
+    mean, variance = _moments(rows, cols, seen, trials, left, 1 / (1 + concentration), noise)
     p = 1 / (1 + np.exp(-(rows[:, 0, :, None] * cols[:, 0, None, :] + noise)))
     c = np.broadcast_to(concentration[:, None], p.shape)
-    counts = scipy.stats.betabinom(left.astype(int), p * c, (1 - p) * c)
+    # Beta and Binomial are conjugate.
+    counts = scipy.stats.betabinom(left.astype(int), p * c + seen, (1 - p) * c + trials - seen)
     np.testing.assert_allclose(mean, counts.mean().sum(-1), rtol=1e-5)
     np.testing.assert_allclose(variance, counts.var().sum(-1), rtol=1e-5)
 
@@ -225,29 +228,6 @@ def test_scores_agree_with_drawing_every_response(gaussian, design):
             )
 
 
-def test_counts_are_rounded_betas_of_the_moments_asked_for():
-    n = np.array([40.0, 40.0, 7.0, 1.0, 5.0, 3.0, 0.0])
-    mean = np.array([30.0, 1.0, 3.0, 0.3, 5.0, 0.0, 0.0])
-    variance = np.array([6.0, 0.9, 1.5, 0.15, 0.0, 0.0, 0.0])
-    n_draws, rng = 50_000, np.random.default_rng(0)
-    counts = _bounded_counts(np.tile(mean, (n_draws, 1)), np.tile(variance, (n_draws, 1)), n, rng)
-    for u in range(4):
-        share = mean[u] / n[u]
-        total = mean[u] * (n[u] - mean[u]) / variance[u] - 1
-        edges = (np.arange(n[u] + 2) - 0.5) / n[u]
-        expected = np.diff(scipy.stats.beta(share * total, (1 - share) * total).cdf(edges))
-        drawn = np.bincount(counts[:, u].astype(int), minlength=int(n[u]) + 1) / n_draws
-        # Five standard errors.
-        error = 5 * np.sqrt(expected * (1 - expected) / n_draws)
-        assert (np.abs(drawn - expected) <= error + 1e-4).all(), n[u]
-    # What is certain is not drawn.
-    np.testing.assert_array_equal(counts[:, 4:], np.tile([5.0, 0.0, 0.0], (n_draws, 1)))
-    # One trial is all or nothing.
-    one = _bounded_counts(np.full((n_draws, 1), 0.3), np.full((n_draws, 1), 0.21), n[3:4], rng)
-    assert set(np.unique(one)) == {0.0, 1.0}
-    assert one.mean() == pytest.approx(0.3, abs=5 * (0.21 / n_draws) ** 0.5)
-
-
 @pytest.fixture
 def by_hand(monkeypatch):
     """Return a posterior of four draws for two models, on counts of two benchmarks, and its parts.
@@ -294,7 +274,8 @@ def test_scores_are_what_was_seen_and_counts_of_what_is_left(by_hand, monkeypatc
         told.append((mean, variance, n))
         return np.full(mean.shape, 0.5, np.float32) * n
 
-    monkeypatch.setattr(predictions, "_bounded_counts", counts)
+    monkeypatch.setattr(predictions, "successes_left", counts)
+    monkeypatch.setattr(predictions, "_FEW_ITEMS", 0)
     # Four draws of three items: one model at once.
     monkeypatch.setattr(predictions, "_BLOCK_VALUES", 14)
     seen = []
@@ -306,8 +287,12 @@ def test_scores_are_what_was_seen_and_counts_of_what_is_left(by_hand, monkeypatc
         for u in range(2):
             mean, variance, n = next(calls)
             p = scipy.special.expit(parts.psi[:, u, items])
-            c = concentration[:, b, None]
-            drawn = scipy.stats.betabinom(left[u, items].astype(int), p * c, (1 - p) * c)
+            # A single trial has no over-dispersion.
+            c = np.where(parts.full[items] > 1, concentration[:, b, None], 1e9)
+            k, n_seen = parts.successes[u, items], parts.trials[u, items]
+            drawn = scipy.stats.betabinom(
+                left[u, items].astype(int), p * c + k, (1 - p) * c + n_seen - k
+            )
             np.testing.assert_allclose(mean[:, 0], drawn.mean().sum(1), rtol=1e-5)
             np.testing.assert_allclose(variance[:, 0], drawn.var().sum(1), rtol=1e-5)
             assert n == left[u, items].sum()
@@ -325,9 +310,10 @@ def test_more_trials_than_a_full_run_leave_none_of_the_item(by_hand, monkeypatch
     # Of the second item, which has 6 in full.
     parts.successes[0, 1], parts.trials[0, 1] = 7, 8
     left = []
+    monkeypatch.setattr(predictions, "_FEW_ITEMS", 0)
     monkeypatch.setattr(
         predictions,
-        "_bounded_counts",
+        "successes_left",
         lambda mean, _, n, __: left.append(n.tolist()) or np.zeros(mean.shape, np.float32),
     )
     found = score_draws(posterior, key=KEY)
@@ -336,21 +322,60 @@ def test_more_trials_than_a_full_run_leave_none_of_the_item(by_hand, monkeypatch
     assert (found.n_items[0, 0], found.n_observed[0, 0]) == (11, 9)
 
 
-def test_noise_of_cells_is_drawn_for_every_item(by_hand, monkeypatch):
+@pytest.mark.parametrize("few", [0, 1, 64])
+@pytest.mark.parametrize("likelihood", ["binomial", "beta_binomial", "logit_normal"])
+def test_scores_of_many_draws_have_the_moments_of_what_is_left(
+    by_hand, monkeypatch, few, likelihood
+):
+    posterior, parts = by_hand
+    n_draws = 20_000
+    _, rows, cols, _, rng = predictions._prepared()
+    many = [np.tile(part[:1], (n_draws, 1, 1)) for part in (rows, cols)]
+    values = {}
+    if likelihood == "beta_binomial":
+        values["concentration"] = np.tile([[4.0, 9.0]], (n_draws, 1))
+    if likelihood == "logit_normal":
+        parts.noise_sd = np.tile(np.float32([[0, 0.6, 0.8, 0.5, 0.9]]), (n_draws, 1))
+    monkeypatch.setattr(predictions, "_prepared", lambda *_: (np.arange(2), *many, values, rng))
+    monkeypatch.setattr(predictions, "_FEW_ITEMS", few)
+    found = score_draws(posterior, key=KEY).scores
+    grid = np.linspace(-6, 6, 2001)
+    for b, items in enumerate(([0, 1, 2], [3, 4])):
+        for u in range(2):
+            mean = parts.successes[u, items].sum()
+            variance = 0.0
+            for i in items:
+                k, n, left = parts.successes[u, i], parts.trials[u, i], parts.full[i]
+                left, p = left - n, scipy.special.expit(parts.psi[0, u, i])
+                if left == 0:
+                    continue
+                if likelihood == "beta_binomial" and parts.full[i] > 1:
+                    c = values["concentration"][0, b]
+                    count = scipy.stats.betabinom(int(left), c * p + k, c * (1 - p) + n - k)
+                    mean, variance = mean + count.mean(), variance + count.var()
+                    continue
+                noise = 0.0 if likelihood != "logit_normal" else parts.noise_sd[0, i] * grid
+                at = scipy.special.expit(parts.psi[0, u, i] + noise)
+                weight = np.exp(-(grid**2) / 2) * at**k * (1 - at) ** (n - k)
+                weight /= weight.sum()
+                first, second = (weight * at).sum(), (weight * at**2).sum()
+                mean += left * first
+                variance += left * (first - second) + left**2 * (second - first**2)
+            total = parts.full[items].sum()
+            own = found[:, u, b].astype(float) * total
+            error = np.sqrt(variance / n_draws)
+            assert own.mean() == pytest.approx(mean, abs=4 * error + 0.01 * np.sqrt(variance))
+            assert own.std() == pytest.approx(np.sqrt(variance), rel=0.05, abs=1e-6)
+            if few == 64:
+                # Cells of many trials and noise are normal around a mode, the others are exact.
+                assert own.std() == pytest.approx(np.sqrt(variance), rel=0.02, abs=1e-6)
+
+
+def test_probabilities_of_items_know_what_their_cells_showed(by_hand):
     posterior, parts = by_hand
     parts.noise_sd = np.random.default_rng(8).uniform(0.5, 2, (4, 5)).astype(np.float32)
-    posterior.is_point = True
-    left = parts.full - parts.trials
     rng = np.random.default_rng(5)
-    found = score_draws(posterior, key=KEY)
-    for b, items in enumerate(([0, 1, 2], [3, 4])):
-        noise = rng.standard_normal((4, 2, len(items)), dtype=np.float32)
-        p = scipy.special.expit(parts.psi[..., items] + noise * parts.noise_sd[:, None, items])
-        count = parts.successes[:, items].sum(1) + (left[:, items] * p).sum(-1)
-        np.testing.assert_allclose(found.scores[..., b], count / parts.full[items].sum(), rtol=1e-5)
-    posterior.is_point = False
-    noise = np.random.default_rng(5).standard_normal((4, 2, 5), dtype=np.float32)
-    p = scipy.special.expit(parts.psi + noise * parts.noise_sd[:, None])
+    p = cell_probabilities(parts.psi, parts.successes, parts.trials, parts.noise_sd, None, rng)
     table = predict_items(posterior, key=KEY, ci_prob=0.5)
     np.testing.assert_allclose(table["mean"], p.mean(0).ravel(), rtol=1e-5)
     np.testing.assert_allclose(table["upper"], np.quantile(p, 0.75, axis=0).ravel(), rtol=1e-5)
