@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.special
 
-__all__ = ["cell_probabilities", "noise_given", "successes_left"]
+__all__ = ["cell_probabilities", "noise_given", "noise_mode", "successes_left"]
 
 _STEPS, _LONGEST_STEP = 6, 3.0
 
@@ -30,16 +30,25 @@ def noise_given(
     noise = np.sqrt(variance) * rng.standard_normal(psi.shape, dtype=np.float32)
     run = np.flatnonzero(n.any(axis=1))
     if len(run):
-        mode, bend = _mode(psi[:, run], k[run], n[run], variance)
+        mode, bend = noise_mode(psi[:, run], k[run], n[run], variance)
         noise[:, run] = mode + noise[:, run] / np.sqrt(bend)
     return noise
 
 
-def _mode(
+def noise_mode(
     psi: np.ndarray, k: np.ndarray, n: np.ndarray, variance: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mode of the noise, and the curvature there times the variance of the prior."""
-    k, n = k.astype(np.float32), n.astype(np.float32)
+    """Return the mode of the noise, and the curvature there times the variance of the prior.
+
+    Parameters
+    ----------
+    psi : array, shape (n_draws, ..., n_items)
+    k, n : arrays, shape (..., n_items)
+        Successes and trials observed.
+    variance : array
+        Of the noise before these; broadcasts to the shape of `psi`.
+    """
+    k, n = k.astype(psi.dtype), n.astype(psi.dtype)
     # Between the prior and the log-odds observed, where few steps are left.
     seen = (k + 0.5) / (n + 1)
     weight = variance * n * seen * (1 - seen)

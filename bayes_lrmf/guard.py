@@ -114,8 +114,10 @@ def guard(
     With predictions p of N items, of which n drawn at random show y, the mean is that of p plus
     that of ``y - p`` over the n (augmented inverse probability weighting; prediction-powered
     inference, Angelopoulos et al. 2023, arXiv:2301.09633), with variance
-    ``(1 - n / N) s^2 / n`` and quantiles of Student's t. ``s^2`` counts the variance that the fit
-    expects as one item more. Discoveries are those of Benjamini and Hochberg.
+    ``(1 - n / N) s^2 / n`` and quantiles of Student's t. A score near 0 or 1 shows few results of
+    the rarer kind: ``s^2`` is the variance with one right and one wrong result of a single trial
+    more, and no less than the fit expects. Items that were run in part count as drawn in two stages
+    (Cochran 1977, section 10.3). Discoveries are those of Benjamini and Hochberg.
     """
     tail = (1 - probability(ci_prob, name="ci_prob")) / 2
     table = on_items_of(posterior.design.responses, responses)
@@ -145,16 +147,28 @@ def guard(
         for benchmark, of_group in groups:
             k, n = (part[u, of_group].astype(float) for part in before)
             y, m = (part[u, of_group].astype(float) for part in drawn)
-            scale = 1 / full[of_group] if single else np.ones(len(of_group))
-            q, left = p[u, of_group], np.where(n > 0, 0.0, full[of_group])
+            q, left = p[u, of_group], np.maximum(full[of_group] - n, 0)
+            whole = np.maximum(full[of_group], n)
+            scale = 1 / whole if single else np.ones(len(of_group))
             seen = (m > 0) & (n == 0)
             if seen.sum() < FEWEST_AT_RANDOM:
                 continue
-            residual = (y - m * q)[seen] * scale[seen]
-            expected = (m * q * (1 - q))[seen] * scale[seen] ** 2
-            total = len(of_group) if single else float(np.where(n > 0, n, full[of_group]).sum())
-            base = float((scale * np.where(n > 0, k, left * q)).sum())
-            mean, sd = _estimate(base, residual, expected, int((n == 0).sum()), total)
+            # Of a full run, where part of one was seen.
+            each = (full[of_group] / np.maximum(m, 1) * scale)[seen]
+            residual = (y - m * q)[seen] * each
+            expected = (m * q * (1 - q))[seen] * each**2
+            total = len(of_group) if single else float(whole.sum())
+            base = float((scale * (k + left * q)).sum())
+            if (full[of_group] == 1).all():
+                centre = q[seen].mean()
+                further = np.array([1 - centre, -centre])
+            else:
+                further = np.zeros(0)
+            # What is left of the items drawn varies too.
+            rate, part = (y + 1) / (m + 2), 1 - m / whole
+            within = float(((m * rate * (1 - rate) * part)[seen] * each**2).mean())
+            n_left = int((n == 0).sum())
+            mean, sd = _estimate(base, residual, further, expected, within, n_left, total)
             reach = sd * stats.t.ppf(1 - tail, len(residual) - 1)
             known = _of_fit(updated, shown, model, benchmark, key, tail, n_draws)
             z = abs(mean - known[0]) / sd if sd > 0 else 0.0
@@ -172,13 +186,25 @@ def guard(
 
 
 def _estimate(
-    base: float, residual: np.ndarray, expected: np.ndarray, n_left: int, total: float
+    base: float,
+    residual: np.ndarray,
+    further: np.ndarray,
+    expected: np.ndarray,
+    within: float,
+    n_left: int,
+    total: float,
 ) -> tuple[float, float]:
-    """Return mean and standard deviation of a score; `base` is the sum of what is expected."""
+    """Return mean and standard deviation of a score; `base` is the sum of what is expected.
+
+    `further` residuals count in their spread alone; `within` is the variance that stays however
+    many items are drawn.
+    """
     n = len(residual)
-    spread = ((n - 1) * residual.var(ddof=1) + expected.mean()) / n
+    spread = max(np.append(residual, further).var(ddof=1), expected.mean())
     mean = (base + n_left * residual.mean()) / total
-    return float(mean), float(n_left * np.sqrt((1 - n / n_left) * spread / n) / total)
+    share = n / n_left
+    variance = ((1 - share) * spread + share * within) / n
+    return float(mean), float(n_left * np.sqrt(variance) / total)
 
 
 def _of_fit(

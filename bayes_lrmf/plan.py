@@ -80,7 +80,8 @@ def make_plan(
         Run all the items of a benchmark that are left, or none.
     at_random : float
         Share of the budget for items at random, in tens of one benchmark of one model:
-        `guard` can judge predictions by these without leaning on the fit.
+        `guard` can judge predictions by these without leaning on the fit. They are of benchmarks of
+        which all items that were not run have a cost.
     progress : Progress, optional
 
     Returns
@@ -106,7 +107,8 @@ def make_plan(
     for the largest gain by cost. An event of probability P has variance ``P (1 - P)``; once runs
     explain the share c of the variance of its score, ``P - Phi_2(a, a; c)`` of it is left in
     expectation, ``a`` being its distance from the border in standard deviations, which falls at
-    the rate ``phi_2(a, a; c)``.
+    the rate ``phi_2(a, a; c)``. Runs of single items are compared by that rate, and their `gain` is
+    what is less left after them.
     """
     given = {"max_width": max_width, "threshold": threshold, "top_k": top_k}
     if sum(value is not None for value in given.values()) > 1:
@@ -245,25 +247,38 @@ def _drawn(
             # Results at random tell of the mean over benchmarks then.
             of_benchmark = [np.arange(len(state.items.of_item))]
         for u in range(state.n):
-            free = (items[state.open[u, items]] for items in of_benchmark)
-            groups += [(state, u, items) for items in free if len(items) >= FEWEST_AT_RANDOM]
+            groups += [
+                (state, u, items[state.open[u, items]])
+                for items in of_benchmark
+                if state.is_drawable(u, items) and state.open[u, items].sum() >= FEWEST_AT_RANDOM
+            ]
     for at in rng.permutation(len(groups)):
         state, u, items = groups[at]
         chosen = rng.permutation(items)[:_SPOT]
-        chosen = chosen[spent + state.cost[u, chosen].cumsum() <= budget * (1 + _ROUNDING)]
+        within = spent + state.cost[u, chosen].cumsum() <= budget * (1 + _ROUNDING)
+        # To leave the dear ones of a draw out would make it one of the others.
+        chosen = chosen[within if within.all() or np.ptp(state.cost[u, items]) == 0 else []]
         if len(chosen) < FEWEST_AT_RANDOM:
             continue
         spent += float(state.cost[u, chosen].sum())
         for i in chosen.tolist():
             gain, b = float(state.gains()[u, i]), int(state.items.of_item[i])
-            runs.append(_Run(state, u, b, i, gain, AT_RANDOM))
+            before = _expected(state)
             state.take(u, i)
+            gain = gain if before is None else before - state.expected()
+            runs.append(_Run(state, u, b, i, gain, AT_RANDOM))
     if not runs:
         raise InputError(
-            f"the share at random pays for less than {FEWEST_AT_RANDOM} items of a benchmark",
-            fix="give a larger budget or share",
+            f"the share at random pays for less than {FEWEST_AT_RANDOM} items of a benchmark "
+            "of which all that were not run can be",
+            fix="give a larger budget or share, or costs of all items",
         )
     return runs, spent
+
+
+def _expected(state: ToldFamily) -> float | None:
+    """Return what is left of a target; None where gains of runs say what they take of it."""
+    return None if state.target.kind == "variance" else state.expected()
 
 
 def _chosen(states: list[ToldFamily], budget: float, whole: bool, progress: Progress) -> list[_Run]:
@@ -289,11 +304,12 @@ def _chosen(states: list[ToldFamily], budget: float, whole: bool, progress: Prog
         b = best.at if whole else int(state.items.of_item[best.at])
         # A plan for ranks has one target a model, their mean over benchmarks.
         target = 0 if len(state.items.member) == 1 else b
-        was = float(np.sqrt(state.variance[u, target]))
+        was, before = float(np.sqrt(state.variance[u, target])), _expected(state)
         if whole:
             state.take_whole(u, b)
         else:
             state.take(u, best.at)
+        gain = best.gain if before is None else before - state.expected()
         now = float(np.sqrt(state.variance[u, target]))
         others = 1 - best.same / best.gain
         runs.append(
@@ -302,7 +318,7 @@ def _chosen(states: list[ToldFamily], budget: float, whole: bool, progress: Prog
                 u,
                 b,
                 None if whole else best.at,
-                best.gain,
+                gain,
                 _reason(state, u, b, was, now, others),
             )
         )

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from scipy.special import expit
 
+from bayes_lrmf.cell_draws import noise_mode
 from bayes_lrmf.design import Design
 from bayes_lrmf.draws import field_parameters, noise_sd_of, rows_and_columns
 from bayes_lrmf.posterior import DrawsState, PointState, Posterior
@@ -74,7 +75,7 @@ def redrawn(
             if concentration is not None:
                 of_item = after.benchmark_index[seen]
                 overlap = 1 / (1 + np.asarray(concentration, float)[:, of_item])
-            noise = 0.0 if noise_sd is None else noise_sd[:, seen].astype(float) ** 2
+            noise = None if noise_sd is None else noise_sd[:, seen].astype(float) ** 2
             cells = _Cells(x[:, :, seen], offset[:, seen], k[seen], n[seen], overlap, noise)
             if posterior.spec.likelihood == "bernoulli":
                 cells = cells._once()
@@ -107,7 +108,7 @@ class _Cells:
     k: np.ndarray
     n: np.ndarray
     overlap: np.ndarray
-    noise: np.ndarray | float
+    noise: np.ndarray | None
 
     def _once(self) -> _Cells:
         return dataclasses.replace(self, k=self.k / self.n, n=np.ones(len(self.n)))
@@ -115,16 +116,22 @@ class _Cells:
     def mode(self, mean: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the mode and the Cholesky factor of its curvature, by Fisher scoring.
 
-        Over-dispersed counts weigh as their variance says.
+        Beta-Binomial counts weigh as their variance says; logit-normal ones have their noise at its
+        mode.
         """
         t = mean.copy()
         diagonal = np.arange(t.shape[1])
         for _ in range(_NEWTON_STEPS):
             psi = np.einsum("df,dfi->di", t, self.x) + self.offset
+            if self.noise is not None:
+                # At the best noise: at none, noisy log-odds would be taken for plain ones nearer 0.
+                psi = psi + noise_mode(psi, self.k, self.n, self.noise)[0]
             p = expit(psi)
             information = self.n * p * (1 - p) + _LEAST_INFORMATION
-            spread = 1 + (self.n - 1) * self.overlap + information * self.noise
+            spread = 1 + (self.n - 1) * self.overlap
             residual = (self.k - self.n * p) / spread
+            if self.noise is not None:
+                spread = spread + information * self.noise
             curvature = (self.x * (information / spread)[:, None]) @ self.x.mT
             curvature[:, diagonal, diagonal] += precision
             slope = np.einsum("dfi,di->df", self.x, residual) - precision * (t - mean)

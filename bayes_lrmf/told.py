@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg.blas import dgemm
-from scipy.special import expit
+from scipy.special import expit, owens_t
 
 from bayes_lrmf.design import Design
 from bayes_lrmf.families import FamilyGaussian, Panel
@@ -61,6 +61,22 @@ class Target(NamedTuple):
 
     kind: str
     border: float = 0.0
+
+    def left(self, mean: np.ndarray, first: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        """Return what is expected to be left of the target of each score.
+
+        Parameters
+        ----------
+        mean, first, variance : arrays
+            Of scores: their means and variances before the plan, and variances now.
+        """
+        if self.kind == "variance":
+            return variance
+        if self.kind == "width":
+            return np.maximum(variance, self.border)
+        distance = (mean - self.border) / np.sqrt(first)
+        share = np.clip(1 - variance / first, 0, 1)
+        return np.asarray(2 * owens_t(distance, np.sqrt((1 - share) / (1 + share))))
 
     def weight(self, mean: np.ndarray, first: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """Return what a unit of variance of each score counts, in the shape of the arguments.
@@ -136,8 +152,12 @@ class ToldFamily:
         self.mean = ((successes + left * p) / total) @ weight.T
         self.first = self.variance
         can = np.array([m in runnable for m in family.models])
-        self.cost = cost
+        self.cost, self._run = cost, trials > 0
         self.open = can[:, None] & (trials == 0) & seen & np.isfinite(self.cost)
+
+    def is_drawable(self, u: int, items: np.ndarray) -> bool:
+        """Whether every one of these items that a model did not run can be run."""
+        return bool((self.open[u, items] | self._run[u, items]).all())
 
     @property
     def n(self) -> int:
@@ -156,6 +176,14 @@ class ToldFamily:
         """Of the targets, shape (n, n_targets)."""
         explained = ((self.gradient @ self._own()) * self.gradient).sum(-1)
         return np.asarray(np.maximum(explained + self.rest, 1e-12))
+
+    def _left(self, variance: np.ndarray, u: int | slice = slice(None)) -> np.ndarray:
+        """Return what is left of the target of each score."""
+        return self.target.left(self.mean[u], self.first[u], variance) * self.wanted[u, None]
+
+    def expected(self) -> float:
+        """Return what is expected to be left of the target, of all scores."""
+        return float(self._left(self.variance).sum())
 
     def _weight(self) -> np.ndarray:
         return self.target.weight(self.mean, self.first, self.variance) * self.wanted[:, None]
@@ -255,7 +283,8 @@ class ToldFamily:
             rest = self.rest[u] - member**2 * (self.share[u, at] ** 2 @ self.noise[u, at])
             left = own[u] - own[u] @ seen @ own[u]
             now = ((after @ left) * after).sum(-1) + np.maximum(rest, 0)
-            same[u, b] = weight[u] @ (was[u] - now)
+            one = slice(u, u + 1)
+            same[u, b] = (self._left(was[one], one) - self._left(now[None], one)).sum()
             mine = (self.gradient[u] * weight[u][:, None]).T @ self.gradient[u]
             gain[u, b] = same[u, b] + np.trace(seen @ (told[u] - own[u] @ mine @ own[u]))
         return gain, same, cost

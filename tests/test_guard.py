@@ -23,14 +23,15 @@ from bayes_lrmf.spec import read_spec
 KEY = jax.random.key(4)
 
 
-def simulated(n_items, n, bias, rng):
+def simulated(n_items, n, bias, rng, level=0.0):
     """A score, and the estimate of it from n items at random, with predictions off by `bias`."""
-    logit = rng.normal(0, 1.2, n_items)
+    logit = rng.normal(level, 1.2, n_items)
     y = (rng.random(n_items) < 1 / (1 + np.exp(-logit))).astype(float)
     p = 1 / (1 + np.exp(-(logit + bias)))
     drawn = rng.permutation(n_items)[:n]
-    residual = (y - p)[drawn]
-    mean, sd = _estimate(p.sum(), residual, (p * (1 - p))[drawn], n_items, n_items)
+    residual, centre = (y - p)[drawn], p[drawn].mean()
+    further, expected = np.array([1 - centre, -centre]), (p * (1 - p))[drawn]
+    mean, sd = _estimate(p.sum(), residual, further, expected, 0.0, n_items, n_items)
     return y.mean(), mean, sd * stats.t.ppf(0.95, n - 1)
 
 
@@ -41,14 +42,59 @@ def test_intervals_hold_what_they_state_for_right_and_wrong_predictions(n, bias)
     truth, mean, reach = np.array([simulated(100, n, bias, rng) for _ in range(3000)]).T
     assert abs((mean - truth).mean()) < 3 * (mean - truth).std() / np.sqrt(3000)
     inside = np.abs(mean - truth) <= reach
-    assert 0.87 < inside.mean() < 0.94
+    assert 0.88 < inside.mean() < 0.96
+
+
+@pytest.mark.parametrize(
+    ("n_items", "n", "bias", "level"),
+    [
+        (100, 5, 4.0, 3.0),
+        (100, 10, 0.0, 3.0),
+        (100, 10, 2.0, 3.0),
+        (100, 20, -2.0, -3.0),
+        (1000, 30, 0.0, 4.0),
+        (1000, 30, 3.0, 4.0),
+    ],
+)
+def test_intervals_hold_near_the_ends_too(n_items, n, bias, level):
+    """Where most samples are all right, and have no spread of their own."""
+    rng = np.random.default_rng(0)
+    truth, mean, reach = np.array([simulated(n_items, n, bias, rng, level) for _ in range(2000)]).T
+    inside = np.abs(mean - truth) <= reach
+    assert inside.mean() > 0.89
+    # Nor does a fit that is right seem to be wrong.
+    if bias == 0:
+        z = np.abs(mean - truth) / (reach / stats.t.ppf(0.95, n - 1))
+        assert (2 * stats.t.sf(z, n - 1) < 0.01).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("n_items", "n", "m", "full", "bias"),
+    [(16, 12, 100, 400, 1.0), (40, 10, 100, 400, 0.5), (16, 16, 50, 400, 0.5), (30, 8, 40, 40, 0)],
+)
+def test_intervals_of_items_that_were_run_in_part(n_items, n, m, full, bias):
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(2000):
+        logit = rng.normal(-1, 1, n_items)
+        k = rng.binomial(full, 1 / (1 + np.exp(-logit)))
+        q = 1 / (1 + np.exp(-logit - bias))
+        drawn = rng.permutation(n_items)[:n]
+        y, q_drawn = rng.hypergeometric(k[drawn], full - k[drawn], m), q[drawn]
+        rate = (y + 1) / (m + 2)
+        within = (rate * (1 - rate) * (1 - m / full) / m).mean()
+        expected = q_drawn * (1 - q_drawn) / m
+        parts = y / m - q_drawn, np.zeros(0), expected, within
+        mean, sd = _estimate(q.sum(), *parts, n_items, n_items)
+        inside.append(abs(mean - (k / full).mean()) <= sd * stats.t.ppf(0.95, n - 1))
+    assert 0.89 < np.mean(inside) < 0.97
 
 
 def test_good_predictions_make_short_intervals():
     rng = np.random.default_rng(0)
-    good = [simulated(100, 20, 0.0, rng)[2] for _ in range(300)]
-    bad = [simulated(100, 20, 3.0, rng)[2] for _ in range(300)]
-    assert np.mean(good) < 0.95 * np.mean(bad)
+    good = [simulated(100, 40, 0.0, rng)[2] for _ in range(300)]
+    bad = [simulated(100, 40, 3.0, rng)[2] for _ in range(300)]
+    assert np.mean(good) < 0.98 * np.mean(bad)
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +183,27 @@ def test_benchmarks_of_one_item_are_judged_by_their_mean():
     # Seven of eight hidden items known, four from before: almost all of the mean.
     assert abs(found["mean"] - (k / n).mean()) < 0.05
     assert found["upper"] - found["lower"] < 0.1
+
+
+@pytest.mark.slow
+def test_counts_of_a_part_of_a_run_are_judged_by_a_full_one():
+    """A hundred of four hundred trials: an estimate of the score of all."""
+    spec = dataclasses.replace(read_spec("directed"), rank=1)
+    data = simulate(spec, key=KEY, n_models=24, n_items=24, n_benchmarks=24, trials=400, density=1)
+    cells, rng = data.responses.to_cells(), np.random.default_rng(0)
+    last = len(data.responses.models) - 8
+    frame = data.responses.to_frame()
+    mine = cells.rows >= last
+    part = frame[mine].copy()
+    p = part["successes"] / part["trials"]
+    part["successes"], part["trials"] = rng.binomial(100, p), 100
+    hidden = mine & (cells.cols < 16)
+    train = data.responses.hide(cells=(cells.rows[hidden], cells.cols[hidden]))
+    posterior = fit_vb(make_design(train, spec, lineage=data.lineage), spec, key=KEY, max_sweeps=15)
+    some = responses_from_frame(part[(cells.cols[mine] < 12)])
+    found = guard(posterior, some, key=KEY, updated=posterior).set_index("model")
+    k, n = data.responses.matrices(list(found.index))
+    truth = (k / n).mean(1)
+    assert (found["n_random"] == 12).all()
+    assert np.abs((found["mean"] - truth).mean()) < 0.015
+    assert ((found["lower"] <= truth) & (truth <= found["upper"])).sum() >= 6

@@ -441,3 +441,48 @@ def test_large_families_are_cut_along_the_lineage(kin_fit, monkeypatch):
         one = next(w for w in whole if part.models[0] in w.models)
         at = [list(one.models).index(m) for m in part.models]
         np.testing.assert_allclose(part.covariance, one.covariance[at][:, :, at], atol=1e-10)
+
+
+def test_what_is_left_of_an_event_is_what_two_normals_say():
+    border, mean, first = 0.6, np.array([0.6, 0.5, 0.7, 0.45]), np.array([0.01, 0.01, 0.02, 0.004])
+    target = Target("event", border)
+    a = (mean - border) / np.sqrt(first)
+    p = norm.cdf(a)
+    np.testing.assert_allclose(target.left(mean, first, first), p * (1 - p), rtol=1e-9)
+    np.testing.assert_allclose(target.left(mean, first, 0 * first), 0, atol=1e-12)
+    for share in (0.1, 0.6, 0.95):
+        both = [multivariate_normal([0, 0], [[1, share], [share, 1]]).cdf([x, x]) for x in a]
+        variance = first * (1 - share)
+        np.testing.assert_allclose(target.left(mean, first, variance), p - both, atol=1e-6)
+        step = 1e-6 * first
+        slope = target.left(mean, first, variance + step) - target.left(mean, first, variance)
+        weight = target.weight(mean, first, variance)
+        np.testing.assert_allclose(slope / step, weight, rtol=1e-3)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_gains_of_a_plan_for_an_event_add_up_to_what_it_takes(kin_data, kin_fit, whole):
+    model = cold_children(kin_data)[0]
+    options = {"models": [model], "threshold": 0.55, "whole_benchmarks": whole}
+    plan = make_plan(kin_fit, key=KEY, budget=1000, **options)
+    (state,) = told(kin_fit, [model])
+    state.target = Target("event", 0.55)
+    # All that is left is run, and nothing of the variance stays.
+    assert plan["gain"].sum() == pytest.approx(state.expected(), rel=0.02)
+    assert (plan["gain"] > 0).all()
+
+
+def test_draws_are_of_benchmarks_that_can_be_run_as_a_whole(kin_data, kin_fit):
+    """Half of the items have no cost: a draw of the others would not be one of the benchmark."""
+    model = cold_children(kin_data)[0]
+    items = kin_fit.design.items[["benchmark", "item"]]
+    half = items.assign(cost=1.0)[(items.index % 2 == 0) | (items["benchmark"] == "bench2")]
+    options = {"models": [model], "budget": 40, "at_random": 0.5}
+    plan = make_plan(kin_fit, key=KEY, costs=half, **options)
+    assert set(plan.loc[plan["reason"] == AT_RANDOM, "benchmark"]) == {"bench2"}
+    # Ten of unequal costs are drawn as they are, or not at all.
+    dear = items.assign(cost=np.where(items.index % 2 == 0, 1.0, 4.0))
+    for seed in range(5):
+        plan = make_plan(kin_fit, key=jax.random.key(seed), costs=dear, **options | {"budget": 60})
+        drawn = plan[plan["reason"] == AT_RANDOM]
+        assert (drawn.groupby("benchmark").size() == 10).all()

@@ -16,8 +16,10 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.draws import rows_and_columns
 from bayes_lrmf.inference import fit_map, fit_svi
 from bayes_lrmf.lineage import lineage_from_frame
+from bayes_lrmf.logit_normal import logit_normal
 from bayes_lrmf.posterior import DrawsState, PointState
 from bayes_lrmf.predict import predict_benchmarks, predict_items
+from bayes_lrmf.redraw import _Cells
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 from bayes_lrmf.storage import read_posterior, write_posterior
@@ -76,8 +78,14 @@ def test_draws_follow_the_conditional(split):
     weight = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
     assert 1 / (weight**2).sum() > 100
+    within = 0.0
+    if "concentration" in point.state.values:
+        # What is predicted of a cell is given what it showed.
+        c = np.where(point.design.items["trials"] > 1, c, 1e12)
+        p = (c * p + k) / (c + n)
+        within = weight @ (p * (1 - p) / (c + n + 1))
     mean = weight @ p
-    sd = np.sqrt(weight @ (p - mean) ** 2)
+    sd = np.sqrt(weight @ (p - mean) ** 2 + within)
     items = predict_items(found, key=KEY, models=held[:1], n_draws=3000)
     assert np.sqrt(np.mean((items["mean"] - mean) ** 2)) < 0.02
     np.testing.assert_allclose(items["sd"].mean(), sd.mean(), rtol=0.1)
@@ -151,3 +159,22 @@ def test_models_without_recorded_kin_and_kin_of_each_other_are_added(split):
     one = strange.select_models(["b/stranger"])
     grown = add(repeated(point, 50), lineage=tree, responses=one, key=KEY)
     assert {"a/stranger", "b/stranger"} <= set(grown.design.core.nodes)
+
+
+@pytest.mark.parametrize("sd", [0.5, 1.0])
+def test_noisy_counts_are_read_with_their_noise(sd, rng):
+    """Log-odds of 2 under noise show a mean nearer to one half, which is not theirs."""
+    psi = 2 + sd * rng.standard_normal(200)
+    n = np.full(200, 400.0)
+    k = rng.binomial(400, 1 / (1 + np.exp(-psi))).astype(float)
+    variance = np.full((1, 200), sd**2)
+    cells = _Cells(np.ones((1, 1, 200)), np.zeros((1, 200)), k, n, np.zeros((1, 200)), variance)
+    mode, root = cells.mode(np.zeros((1, 1)), np.full((1, 1), 1e-4))
+    grid = np.linspace(1.5, 2.5, 201)
+    value = [float(np.sum(np.asarray(logit_normal(np.full(200, x), k, n, sd)))) for x in grid]
+    weight = np.exp(value - np.max(value))
+    weight /= weight.sum()
+    exact = weight @ grid
+    deviation = np.sqrt(weight @ (grid - exact) ** 2)
+    assert mode[0, 0] == pytest.approx(exact, abs=0.3 * deviation)
+    assert 1 / root[0, 0, 0] == pytest.approx(deviation, rel=0.02)
