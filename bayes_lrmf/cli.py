@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -28,6 +29,10 @@ def _cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit with 0, 2 (the user's mistake), 3 (not converged) or 130."""
+    if not sys.stdout.isatty():
+        # A file of names in the encoding of a terminal would not be read back.
+        with contextlib.suppress(AttributeError, ValueError):
+            sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     try:
         with answered(lambda line: say(f"bayes-lrmf: {line}")):
             code = _cli.main(arguments, prog_name="bayes-lrmf", standalone_mode=False)
@@ -43,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         _fail(" ".join(error.format_message().split()).rstrip(".") + "; see --help")
     except (click.Abort, KeyboardInterrupt):
-        print("bayes-lrmf: interrupted; nothing was written", file=sys.stderr)
+        print("bayes-lrmf: interrupted; no output was written", file=sys.stderr)
         sys.exit(EXIT_CODE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,7 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
             f"{where}cannot be read or written ({error.strerror or error}); make room, or check it"
         )
     except MemoryError:
-        _fail("not enough memory; choose fewer models with --models, or a lower rank")
+        _fail(
+            "not enough memory; choose fewer models with --models, fewer --draws, or a lower rank"
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -240,7 +240,7 @@ def _with_nodes(posterior: Posterior, design: Design, system: _System) -> Poster
 
 
 def _of_families(posterior: Posterior, models: Sequence[str]) -> Posterior:
-    """Return the posterior of the families of some models alone."""
+    """Return the posterior of the families of some models alone; the whole one for none."""
     design = families_of(posterior.design, models)
     if not design.n_core:
         return posterior

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,21 @@ from bayes_lrmf.checks import InputError, one_of, printable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bayes_lrmf.lineage import Lineage
+    from bayes_lrmf.responses import Responses
+
 __all__ = [
     "SEED",
     "Commands",
     "checked_output",
+    "checked_outputs",
     "emit",
     "limit_options",
     "listed",
     "model_names",
     "numbers",
     "say",
+    "warn_of_strangers",
 ]
 
 SEED = click.IntRange(0, 2**32 - 1)
@@ -60,6 +65,18 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
 
 
+def warn_of_strangers(lineage: Lineage, table: Responses) -> None:
+    """Warn if a lineage knows no model of a table, and name the nearest."""
+    if not len(lineage.nodes) or any(name in lineage.index for name in table.models):
+        return
+    from bayes_lrmf.checks import nearest
+
+    name = str(table.models[0])
+    close = nearest(name, lineage.nodes)
+    hint = f"; {name} is not there, {close} is" if close else ""
+    say(f"warning: the lineage knows no model of the table{hint}: see --aliases")
+
+
 def checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
     """Refuse an output that cannot be written before the work, not after it."""
     if path is None:
@@ -71,8 +88,25 @@ def checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
         raise InputError("the folder of the output does not exist", where=path, fix="create it")
     if not os.access(target.parent, os.W_OK):
         raise InputError("cannot write there", where=path, fix="choose another folder")
-    if not path.endswith(suffixes):
+    if not path.lower().endswith(suffixes):
         raise InputError("unknown kind of output", where=path, fix="end it in " + suffixes[0])
+
+
+def checked_outputs(
+    outputs: Mapping[str, str | None], *, suffixes: tuple[str, ...], inputs: Iterable[str] = ()
+) -> None:
+    """Refuse outputs, by option, that cannot be written or would replace each other or an input."""
+    taken = {os.path.realpath(path): "the input" for path in inputs}
+    for option, path in outputs.items():
+        checked_output(path, suffixes=suffixes)
+        if path is None:
+            continue
+        place = os.path.realpath(path)
+        if place in taken:
+            raise InputError(
+                f"{option} and {taken[place]} are one file", where=path, fix="name them apart"
+            )
+        taken[place] = option
 
 
 def emit(table: pd.DataFrame, output: str | None) -> None:
@@ -85,7 +119,7 @@ def emit(table: pd.DataFrame, output: str | None) -> None:
         from bayes_lrmf.files import written_whole
 
         with written_whole(output) as temporary:
-            if output.endswith((".parquet", ".pq")):
+            if output.lower().endswith((".parquet", ".pq")):
                 table.to_parquet(temporary, index=False)
             else:
                 table.to_csv(temporary, index=False, float_format="%.6g")
@@ -126,7 +160,7 @@ def _is_formula(value: Any) -> bool:
     return False
 
 
-def model_names(given: str | None) -> list[str] | None:
+def model_names(given: str | None, option: str = "--models") -> list[str] | None:
     """Return the names of an option ``A,B`` or ``@FILE``; None if it was not given."""
     if given is None:
         return None
@@ -135,7 +169,7 @@ def model_names(given: str | None) -> list[str] | None:
 
         file = existing_file(given[1:], what="file of model names")
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(
                 "not a UTF-8 text file", where=given[1:], fix="save it as UTF-8"
@@ -144,7 +178,7 @@ def model_names(given: str | None) -> list[str] | None:
     else:
         names = [name.strip() for name in given.split(",") if name.strip()]
     if not names:
-        raise InputError("no model named", where="--models", fix="give names, or leave it out")
+        raise InputError("no model named", where=option, fix="give names, or leave it out")
     return names
 
 

@@ -78,10 +78,9 @@ def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
         )
         advice = "run longer: --max-steps"
     elif method == "vb":
-        facts.append(
-            f"the ELBO gained {-np.diff(posterior.record.trace[-2:]).sum():.3g} in the last sweep; "
-            "hyper-parameters are point estimates"
-        )
+        gained = -np.diff(posterior.record.trace[-2:])
+        told = f"the ELBO gained {gained[0]:.3g} in the last sweep; " if len(gained) else ""
+        facts.append(f"{told}hyper-parameters are point estimates")
         advice = "run longer: --max-steps"
     else:
         facts.append("a point estimate: predictions carry no intervals")

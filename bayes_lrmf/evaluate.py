@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +136,16 @@ def evaluate(
     InputError
         For an unknown method, or a design that the table cannot bear.
     """
-    for name in methods:
-        one_of(name, METHODS, name="method")
-    seeds = [whole_number(seed, name="seed", minimum=0) for seed in seeds]
+    methods = list(dict.fromkeys(one_of(name, METHODS, name="method") for name in methods))
+    settings = list(dict.fromkeys(settings))
+    seeds = list(dict.fromkeys(whole_number(seed, name="seed", minimum=0) for seed in seeds))
     progress = progress or Progress("evaluate", enabled=False)
     family = families(list(responses.models), background.lineage).astype("int64")
     known = background if told is None else replace(background, lineage=told)
     about = _fingerprint(responses, background, known.lineage)
     total, done = len(settings) * len(seeds) * len(methods), 0
     found: list[dict[str, pd.DataFrame]] = []
+    parts: list[Path] = []
     for setting in settings:
         for seed in seeds:
             split = validation = None
@@ -156,12 +158,15 @@ def evaluate(
                     if folder is None
                     else folder / _part_name(about, METHODS[name], tune, label)
                 )
+                if part is not None:
+                    parts.append(part)
                 if part is not None and part.is_file():
                     found.append(_read_part(part))
                     continue
                 if split is None:
                     split = setting.split(responses, background, seed=seed)
-                if validation is None and tune and METHODS[name].uses_validation:
+                wanted = METHODS[name].uses_validation if tune else METHODS[name].conformal
+                if validation is None and wanted:
                     validation = setting.validation(
                         split.train, background, seed=seed + _VALIDATION_SEED
                     )
@@ -172,7 +177,8 @@ def evaluate(
                     _write_part(part, tables)
     progress.update(done, of=total)
     names = ("metrics", "losses", "scores", "settings")
-    return Evaluation(*(pd.concat([f[n] for f in found], ignore_index=True) for n in names))
+    whole = {n: pd.concat([f[n] for f in found], ignore_index=True) for n in names}
+    return Evaluation(**whole, parts=tuple(parts))
 
 
 def _cell(
@@ -209,6 +215,7 @@ def _cell(
 def _fingerprint(responses: Responses, background: Background, told: Lineage) -> str:
     """Return what two runs must share for the results of one to serve the other."""
     digest = hashlib.sha256(responses.fingerprint().encode())
+    digest.update(version("bayes-lrmf").encode())
     for tree in (background.lineage, told):
         for text in (tree.nodes[tree.child], tree.nodes[tree.parent], tree.relation):
             digest.update("\0".join(map(str, text)).encode())
@@ -216,7 +223,9 @@ def _fingerprint(responses: Responses, background: Background, told: Lineage) ->
     if background.features is not None:
         digest.update(background.features.sort_index().to_csv().encode())
     if background.item_adjacency is not None:
-        digest.update(background.item_adjacency.indices.tobytes())
+        graph = background.item_adjacency
+        for part in (graph.indptr, graph.indices, graph.data):
+            digest.update(part.tobytes())
     return digest.hexdigest()
 
 
@@ -238,6 +247,10 @@ def _read_part(path: Path) -> dict[str, pd.DataFrame]:
     return {k: pd.DataFrame(t) for k, t in tables.items()}
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what `evaluate` kept to resume from."""
-    shutil.rmtree(folder, ignore_errors=True)
+def remove_parts(parts: Sequence[Path]) -> None:
+    """Remove what `evaluate` kept to resume from, and its folder if nothing else is there."""
+    for part in parts:
+        part.unlink(missing_ok=True)
+    for folder in {part.parent for part in parts}:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -37,12 +38,15 @@ class Evaluation:
         that `scoring.benchmark_scores` scores.
     settings : DataFrame
         ``holdout, seed, method, settings``: what was chosen on validation cells, as JSON.
+    parts : tuple of Path
+        Files that keep it, cell by cell.
     """
 
     metrics: pd.DataFrame
     losses: pd.DataFrame
     scores: pd.DataFrame
     settings: pd.DataFrame
+    parts: tuple[Path, ...] = ()
 
     def difference(
         self, first: str, second: str, *, holdout: str, metric: str

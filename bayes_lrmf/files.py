@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,18 @@ except ImportError:  # Windows has no such locks.
 
 __all__ = ["existing_file", "locked", "remove_leftovers", "written_whole"]
 
+_PART = "-being-written-"
+
 
 def existing_file(path: str | os.PathLike[str], *, what: str) -> Path:
     """Return `path` as a Path if a file stands there; raise `InputError` if not."""
     found = Path(path)
     if found.is_dir():
         raise InputError(f"{what} is a folder", where=str(path), fix="name a file in it")
-    if not found.is_file():
+    if not found.exists():
         raise InputError(f"{what} not found", where=str(path), fix="check the path")
+    if not found.is_file():
+        raise InputError(f"{what} is no regular file", where=str(path), fix="save it as one first")
     return found
 
 
@@ -38,12 +43,13 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the folder does not exist or cannot be written, or if the file cannot be written to its
         end, as on a full disk. What stood at `path` then stands there still.
     """
-    target = Path(path)
+    # The file that a link leads to, not the link.
+    target = Path(os.path.realpath(path))
     if target.is_dir():
         raise InputError("the output is a folder", where=str(path), fix="name a file")
     try:
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix
+            dir=target.parent, prefix=f".{target.stem}{_PART}", suffix=target.suffix
         )
     except OSError as error:
         raise InputError(
@@ -54,9 +60,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         _to_disk(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(_mode_of(target))
         temporary.replace(target)
     except OSError as error:
         kept = "; the old file is as it was" if target.exists() else ""
@@ -67,6 +71,15 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _mode_of(path: Path) -> int:
+    """Return the permissions of a file, or those of a new one."""
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(path.stat().st_mode)
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def _to_disk(path: Path) -> None:
@@ -83,14 +96,14 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
     Whoever calls it knows that no other process writes to `path` now.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     # As many characters as `tempfile` puts in.
-    length = len(f".{target.stem}-{target.suffix}") + 8
+    length = len(f".{target.stem}{_PART}{target.suffix}") + 8
     for found in target.parent.iterdir():
         name = found.name
         if (
             len(name) == length
-            and name.startswith(f".{target.stem}-")
+            and name.startswith(f".{target.stem}{_PART}")
             and name.endswith(target.suffix)
         ):
             found.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ from bayes_lrmf.design import Design
 from bayes_lrmf.jumps import benchmark_steps, jumps, pulled
 from bayes_lrmf.lineage_quality import recorded_parents
 from bayes_lrmf.posterior import Posterior, VariationalState
-from bayes_lrmf.predict import AVERAGE, ScoreDraws, score_draws
+from bayes_lrmf.predict import ScoreDraws, score_draws
+from bayes_lrmf.responses import AVERAGE
 
 __all__ = ["RULES", "flag"]
 

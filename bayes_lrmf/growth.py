@@ -174,8 +174,11 @@ def _covariates(design: Design, nodes: np.ndarray) -> Covariates | None:
     if known is None:
         return None
     index = design.periphery.index
-    at = np.array([index.get(name, -1) for name in nodes])
-    values = np.where((at >= 0)[:, None], known.values[at], 0.0)
+    at = np.array([index.get(name, -1) for name in nodes], np.int64)
+    old = at >= 0
+    values = np.zeros((len(nodes), known.values.shape[1]))
+    values[old] = known.values[at[old]]
     values[:, 0] = 1.0
-    kind = np.where(at >= 0, known.kind[at], 0).astype(np.int32)
+    kind = np.zeros(len(nodes), np.int32)
+    kind[old] = known.kind[at[old]]
     return dataclasses.replace(known, values=values, kind=kind)

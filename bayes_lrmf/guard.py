@@ -12,8 +12,8 @@ from bayes_lrmf.coldstart import add
 from bayes_lrmf.joining import on_items_of
 from bayes_lrmf.plan import AT_RANDOM, FEWEST_AT_RANDOM
 from bayes_lrmf.posterior import Posterior
-from bayes_lrmf.predict import AVERAGE, predict_benchmarks, predict_items, score_draws
-from bayes_lrmf.responses import Responses
+from bayes_lrmf.predict import predict_benchmarks, predict_items, score_draws
+from bayes_lrmf.responses import AVERAGE, Responses
 
 __all__ = ["at_random", "guard"]
 

@@ -21,12 +21,11 @@ def on_items_of(table: Responses, new: Responses) -> Responses:
     InputError
         For an item that `table` lacks, naming the nearest, or counts where it has 0/1.
     """
-    keys = (table.items["benchmark"] + ":" + table.items["item"]).tolist()
-    index = {key: i for i, key in enumerate(keys)}
-    wanted = (new.items["benchmark"] + ":" + new.items["item"]).tolist()
-    for key in wanted:
-        if key not in index:
-            one_of(key, index, name="item")
+    index = {key: i for i, key in enumerate(_keys(table))}
+    wanted = _keys(new)
+    for benchmark, item in wanted:
+        if (benchmark, item) not in index:
+            one_of(f"{benchmark}:{item}", [":".join(key) for key in index], name="item")
     if table.is_binary and not new.is_binary:
         raise InputError(
             "the new responses are counts, those of the fit 0/1", fix="give one line per item"
@@ -40,6 +39,11 @@ def on_items_of(table: Responses, new: Responses) -> Responses:
         placed, (new.n_models, table.n_items), full_trials=table.items["trials"].to_numpy()
     )
     return replace(new, items=table.items, dense=dense, cells=kept)
+
+
+def _keys(table: Responses) -> list[tuple[str, str]]:
+    """Return benchmark and item of each column; joined to one text, two could be alike."""
+    return list(zip(table.items["benchmark"], table.items["item"], strict=True))
 
 
 def joined(table: Responses, new: Responses) -> Responses:

@@ -208,9 +208,21 @@ def _checked_costs(design: Design, table: pd.DataFrame) -> pd.DataFrame:
             one_of(name, list(design.benchmarks), name="benchmark", where=where)
     elif "item" in found:
         raise InputError("items without their benchmark", where=where, fix="add column benchmark")
+    _some_known(design, found, where)
     if found.duplicated(keys).any() if keys else len(found) > 1:
         raise InputError("a run has two costs", where=where, fix="give one row for each")
     return found
+
+
+def _some_known(design: Design, costs: pd.DataFrame, where: str) -> None:
+    """Refuse costs of models or items of which the fit has none: it may lack some of them."""
+    if "model" in costs and not costs["model"].isin(design.periphery.index).any():
+        one_of(costs["model"].iloc[0], design.periphery.index, name="model", where=where)
+    if "item" in costs:
+        known = [":".join(pair) for pair in design.items[["benchmark", "item"]].to_numpy(object)]
+        named = costs["benchmark"] + ":" + costs["item"]
+        if not named.isin(known).any():
+            one_of(named.iloc[0], known, name="item", where=where)
 
 
 def _target(

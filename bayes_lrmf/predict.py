@@ -16,6 +16,7 @@ from bayes_lrmf.checks import InputError, one_of, probability, whole_number
 from bayes_lrmf.draws import concentration_of, noise_sd_of, rows_and_columns
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.progress import Progress
+from bayes_lrmf.responses import AVERAGE
 
 __all__ = [
     "LEVELS",
@@ -29,9 +30,6 @@ __all__ = [
 ]
 
 LEVELS = ("benchmark", "item", "rank")
-AVERAGE = "average"
-"""Name of the mean over benchmarks in rank tables."""
-
 _N_DRAWS = 200
 _BLOCK_VALUES = 8_000_000
 _FEW_ITEMS = 64

@@ -18,9 +18,9 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.files import written_whole
 from bayes_lrmf.lineage import RELATIONS
 from bayes_lrmf.posterior import Posterior
-from bayes_lrmf.predict import AVERAGE
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.report_data import MOST_MODELS, ReportData, report_data
+from bayes_lrmf.responses import AVERAGE
 
 __all__ = ["render_report", "write_report"]
 
@@ -310,6 +310,7 @@ def _asked(data: ReportData, level: str) -> str:
     parts = [text.format(data.limits[name]) for name, text in rules.items() if name in data.limits]
     parts.append("models without results and relatives")
     parts.append("models whose results contradict their recorded parents")
+    parts.append("models that leave their kin on one benchmark")
     return f"Flagged are: {'; '.join(parts)}."
 
 

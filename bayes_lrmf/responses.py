@@ -17,7 +17,17 @@ from bayes_lrmf.checks import InputError, one_of, whole_number
 from bayes_lrmf.layouts import counted, labels, long_columns, named, parse, wide_columns
 from bayes_lrmf.tables import MOST_COLUMNS, Table, read_table, table_of_frame, write_table
 
-__all__ = ["Cells", "Responses", "read_responses", "responses_from_frame", "write_responses"]
+__all__ = [
+    "AVERAGE",
+    "Cells",
+    "Responses",
+    "read_responses",
+    "responses_from_frame",
+    "write_responses",
+]
+
+AVERAGE = "average"
+"""Name of the mean over benchmarks in predictions, which no benchmark may have."""
 
 _COUNTED_CELLS = 2**24
 _WIDE_CELLS = 10_000_000  # a sparse table larger than this is written long
@@ -442,6 +452,12 @@ def _responses_of(table: Table, fraction_trials: int) -> Responses:
     whole_number(fraction_trials, name="fraction_trials")
     parsed = parse(table, fraction_trials=fraction_trials)
     models, items, notes = np.array(parsed.models, dtype=object), parsed.items, parsed.notes
+    if (items["benchmark"] == AVERAGE).any():
+        raise InputError(
+            f"a benchmark is named {AVERAGE!r}, as the mean over benchmarks is in predictions",
+            where=table.name,
+            fix="give it another name",
+        )
     if isinstance(parsed.content, Cells):
         results_of_model = np.bincount(parsed.content.rows, minlength=len(models))
         results_of_item = np.bincount(parsed.content.cols, minlength=len(items))

@@ -38,6 +38,7 @@ __all__ = ["read_posterior", "write_posterior"]
 
 _N_DRAWS = 200
 FORMAT_VERSION = 1
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def _strings(values: Any) -> np.ndarray:
@@ -239,9 +240,10 @@ def read_posterior(path: str | os.PathLike[str]) -> Posterior:
     except InputError:
         raise
     except Exception as error:  # what libraries raise on a damaged file they do not say
-        raise InputError(
-            "not a posterior file", where=where, fix="give what `bayes-lrmf fit -o` wrote"
-        ) from error
+        with file.open("rb") as opened_file:
+            is_hdf5 = opened_file.read(len(_HDF5)) == _HDF5
+        what = "not a posterior file, or a damaged one" if is_hdf5 else "not a posterior file"
+        raise InputError(what, where=where, fix="give what `bayes-lrmf fit -o` wrote") from error
     if version > FORMAT_VERSION:
         raise InputError(
             f"format {version} is newer than this version reads ({FORMAT_VERSION})",

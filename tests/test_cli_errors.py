@@ -105,6 +105,7 @@ RESPONSES = {
     "models alone": (b"model\nm1\n", ("no column but 'model'", "benchmark:item")),
     "column not an item": (b"model,arc1,arc:2\nm1,1,0\n", ("'arc1'", "benchmark:item", "'arc:2'")),
     "percentages": (b"model,arc:1\nm1,71.5\n", ("71.5", "line 2", "model m1", "by 100")),
+    "a benchmark as the mean of all": (b"model,average:1\nm1,1\n", ("'average'", "another name")),
     "negative": (b"model,arc:1\nm1,1\nm2,-1\n", ("-1", "line 3", "model m2", "arc:1")),
     "word": (b"model,arc:1\nm1,yes\n", ("'yes' is not a number", "line 2")),
     "nan": (b"model,arc:1\nm1,nan\n", ("'nan'", "leave the cell empty")),
@@ -437,6 +438,48 @@ def test_wrong_options_of_evaluate(option, value, words, refused):
     assert_words(line, words)
 
 
+def test_outputs_that_are_one_file_are_refused(refused):
+    Path("t.csv").write_text("fullname,Base Model\norg/a,org/b\n")
+    for command, words in (
+        (("leaderboard", "t.csv", "-o", "t.csv"), ("-o and the input", "name them apart")),
+        (
+            ("leaderboard", "t.csv", "-o", "o.csv", "--models-out", "./o.csv"),
+            ("--models-out and -o",),
+        ),
+        (("lm-eval", "r.csv", "-o", "o.csv", "--counts", "o.csv"), ("--counts and -o",)),
+    ):
+        assert_words(refused("import", *command), words)
+
+
+def test_aliases_need_a_lineage(refused):
+    line = refused("fit", "r.csv", "--aliases", "none.csv", "-o", "p.nc", alone=False)
+    assert_words(line, ("--aliases", "give --lineage"))
+
+
+def test_a_damaged_posterior_is_called_so(refused, fitted):
+    whole = (fitted / "p.nc").read_bytes()
+    Path("p.nc").write_bytes(whole[: len(whole) // 2])
+    assert "not a posterior file, or a damaged one" in refused("diagnose", "p.nc")
+
+
+def test_a_lineage_of_others_is_told(folder, capsys):
+    Path("o.csv").write_text(
+        TREE.replace("m1", "org/m1").replace("m2", "org/m2").replace("m3", "org/m3")
+    )
+    code = run(
+        "fit", "r.csv", "--lineage", "o.csv", "--spec", "s.toml", "--method", "map",
+        "--max-steps", 1, "--num-chains", 1, "-o", "p.nc",
+    )  # fmt: skip
+    assert code in (0, 3)
+    assert "warning: the lineage knows no model of the table" in capsys.readouterr().err
+
+
+def test_names_in_a_file_may_begin_with_a_mark_of_bytes(fitted, folder):
+    Path("names.txt").write_text("m1\nm3\n", encoding="utf-8-sig")
+    assert run("predict", fitted / "p.nc", "--models", "@names.txt", "-o", "t.csv") == 0
+    assert set(pd.read_csv("t.csv")["model"]) == {"m1", "m3"}
+
+
 def test_good_predict_writes_the_table(fitted, folder, capsys):
     """The inputs that the mistakes above differ from are right."""
     Path("names.txt").write_text("kid-of-m1\n\n m3 \n")
@@ -483,8 +526,12 @@ print(*_cli.commands)
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
-        (MemoryError(), 2, "not enough memory; choose fewer models with --models, or a lower rank"),
+        (KeyboardInterrupt(), 130, "interrupted; no output was written"),
+        (
+            MemoryError(),
+            2,
+            "not enough memory; choose fewer models with --models, fewer --draws, or a lower rank",
+        ),
         (
             OSError(28, "No space left on device", "p.nc"),
             2,

@@ -18,7 +18,7 @@ from bayes_lrmf.inference import fit_map, fit_vb
 from bayes_lrmf.inference.vb_closing import Closed
 from bayes_lrmf.inference.vb_fit import VariationalFit
 from bayes_lrmf.inference.vb_items import ItemGaussians
-from bayes_lrmf.lineage import Lineage
+from bayes_lrmf.lineage import Lineage, lineage_from_frame
 from bayes_lrmf.posterior import DrawsState
 from bayes_lrmf.predict import predict_benchmarks, predict_items
 from bayes_lrmf.responses import responses_from_frame
@@ -246,3 +246,22 @@ def test_other_fits_take_models_too(of_items):
         add(dataclasses.replace(posterior, state=draws), responses=new, key=KEY)
     with pytest.raises(InputError, match="nothing to add"):
         add(posterior)
+
+
+@pytest.mark.parametrize("with_parents", [False, True])
+def test_models_of_which_none_is_known_are_added_with_results(kin_fit, with_parents):
+    design = kin_fit.design
+    names = np.array(["new/base", "new/kid"], dtype=object)
+    table = dataclasses.replace(
+        design.responses.select_models(design.responses.models[:2]), models=names
+    )
+    lineage = None
+    if with_parents:
+        edges = {"child": ["new/kid"], "parent": ["new/base"], "relation": ["finetune"]}
+        lineage = lineage_from_frame(pd.DataFrame(edges))
+    grown = add(kin_fit, lineage=lineage, responses=table)
+    items = predict_items(grown, key=jax.random.key(0), models=list(names), n_draws=400)
+    seen = items.dropna(subset="observed")
+    # They are predicted what they showed, more or less.
+    assert np.corrcoef(seen["mean"], seen["observed"])[0, 1] > 0.5
+    assert len(grown.design.responses.models) == len(design.responses.models) + 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -217,6 +218,39 @@ def test_command_writes_the_long_table_and_prints_a_readable_one(run):
     assert "cold, seeds 0,1; * best" in out
     assert "log_loss - best" in out
     assert not Path("metrics.csv.parts").exists()
+
+
+def test_a_folder_of_parts_keeps_what_is_not_of_this_run(run):
+    Path("metrics.csv.parts").mkdir()
+    Path("metrics.csv.parts/mine.txt").write_text("kept")
+    code, _, _ = run("--methods", "item_mean,item_mean", "--seeds", "0,0", "-o", "metrics.csv")
+    assert code == 0
+    assert [p.name for p in Path("metrics.csv.parts").iterdir()] == ["mine.txt"]
+    # What is named twice is run once.
+    table = pd.read_csv("metrics.csv")
+    assert not table.duplicated(["holdout", "seed", "method", "metric"]).any()
+
+
+def test_after_ctrl_c_parts_stay_and_are_spoken_of(run, calls):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "level", dataclasses.replace(METHODS["level"], predict=stopped))
+        code, _, err = run("--methods", "item_mean,level", "-o", "metrics.csv")
+    assert code == 130
+    assert "finished parts are in metrics.csv.parts; the same command goes on from there" in err
+    assert err.endswith("bayes-lrmf: interrupted; no output was written\n")
+    assert len(list(Path("metrics.csv.parts").iterdir())) == 1
+
+
+def test_conformal_intervals_need_no_tuning():
+    whole = simulate(
+        read_spec("mf"), key=jax.random.key(4), n_models=150, n_items=160, density=1, cold_share=0
+    )
+    about = Background(whole.lineage)
+    found = evaluate(whole.responses, about, [COLD], ["lineage_mean_conformal"], tune=False)
+    assert "coverage_90" in set(found.metrics["metric"])
 
 
 @pytest.mark.parametrize(

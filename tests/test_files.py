@@ -100,7 +100,13 @@ def test_many_writers_of_one_file_leave_one_whole_text(tmp_path):
 
 
 def test_leftovers_of_this_file_alone_are_removed(tmp_path):
-    names = [".p-abcd1234.nc", ".p-abcd12345.nc", ".pp-abcd1234.nc", ".p-abcd1234.csv", "p.nc"]
+    names = [
+        ".p-being-written-abcd1234.nc",
+        ".p-being-written-abcd12345.nc",
+        ".pp-abcd1234.nc",
+        ".p-being-written-abcd1234.csv",
+        "p.nc",
+    ]
     for name in names:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path / "p.nc")
@@ -149,3 +155,15 @@ def test_a_lock_ends_with_the_process_that_was_killed(tmp_path):
 def test_a_lock_in_no_folder(tmp_path):
     with pytest.raises(InputError, match="cannot write there"):
         locked(tmp_path / "no" / "p", fix="wait").__enter__()
+
+
+def test_a_link_stays_one_and_permissions_stay(tmp_path):
+    place = tmp_path / "there.csv"
+    place.write_text("old")
+    place.chmod(0o600)
+    (tmp_path / "link.csv").symlink_to(place)
+    with written_whole(tmp_path / "link.csv") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert place.read_text() == "new"
+    assert place.stat().st_mode & 0o777 == 0o600

@@ -15,8 +15,8 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.guard import _estimate, at_random, guard
 from bayes_lrmf.inference import fit_vb
 from bayes_lrmf.plan import AT_RANDOM, make_plan
-from bayes_lrmf.predict import AVERAGE, score_draws
-from bayes_lrmf.responses import responses_from_frame
+from bayes_lrmf.predict import score_draws
+from bayes_lrmf.responses import AVERAGE, responses_from_frame
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 

@@ -56,3 +56,19 @@ def test_unknown_items_and_other_kinds_are_refused():
         on_items_of(old, table([("c", "x", "3", 1)]))
     with pytest.raises(InputError, match="are counts"):
         on_items_of(old, table([("c", "x", "1", 3)], trials=5))
+
+
+def test_items_that_read_alike_with_their_benchmark_stay_apart():
+    frame = pd.DataFrame(
+        {
+            "model": ["m", "m", "n"],
+            "benchmark": ["a:b", "a", "a"],
+            "item": ["c", "b:c", "b:c"],
+            "response": [1, 0, 1],
+        }
+    )
+    table = responses_from_frame(frame)
+    new = responses_from_frame(frame[frame["model"] == "n"].assign(model="k"))
+    placed = on_items_of(table, new)
+    (cell,) = placed.to_frame()[["benchmark", "item"]].to_numpy().tolist()
+    assert cell == ["a", "b:c"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bayes_lrmf.checks import InputError, one_of
-from bayes_lrmf.console import checked_output, emit, listed, numbers, say
+from bayes_lrmf.console import checked_output, emit, listed, numbers, say, warn_of_strangers
 
 __all__ = ["evaluate"]
 
@@ -67,7 +67,10 @@ def evaluate(
     table = read_responses(responses)
     say(f"{table!r}")
     tree = read_lineage(lineage, aliases=aliases)
+    for note in (*table.notes, *tree.notes):
+        say(f"note: {note}")
     say(tree.summary(list(table.models)))
+    warn_of_strangers(tree, table)
     features = None
     if models_table is not None:
         from bayes_lrmf.features import read_features
@@ -80,19 +83,29 @@ def evaluate(
         adjacency, note = item_graph(table.items, read_item_texts(items_table))
         say(f"note: {note}")
     folder = Path(output + ".parts")
-    with Progress("evaluate", enabled=True) as progress:
-        found = study.evaluate(
-            table,
-            Background(tree, features, adjacency),
-            settings,
-            chosen,
-            seeds=draws,
-            tune=not no_tuning,
-            folder=folder,
-            progress=progress,
+    try:
+        with Progress("evaluate", enabled=True) as progress:
+            found = study.evaluate(
+                table,
+                Background(tree, features, adjacency),
+                settings,
+                chosen,
+                seeds=draws,
+                tune=not no_tuning,
+                folder=folder,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        if folder.is_dir():
+            say(f"finished parts are in {folder}; the same command goes on from there")
+        raise
+    if not found.metrics["metric"].str.startswith("coverage").any():
+        say(
+            "note: no hidden model was run in full on a benchmark: there are no scores to hold "
+            "intervals against, and columns of coverage and width are empty"
         )
     for name in dict.fromkeys(found.metrics["holdout"]):
         print(f"{name}, seeds {seeds}; * best")
         print(readable_table(found, name).to_string(index=False))
     emit(found.metrics, output)
-    study.remove_parts(folder)
+    study.remove_parts(found.parts)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayes_lrmf.posterior import Posterior
-    from bayes_lrmf.responses import Responses
 
 __all__ = ["add", "flag", "predict"]
 
@@ -137,6 +136,7 @@ def add(
     import jax
 
     from bayes_lrmf.coldstart import add as grow
+    from bayes_lrmf.guard import at_random, guard
     from bayes_lrmf.layouts import counted
     from bayes_lrmf.lineage import Lineage, read_lineage
     from bayes_lrmf.responses import read_responses
@@ -147,21 +147,25 @@ def add(
     for note in (*(tree.notes if tree else ()), *(table.notes if table else ())):
         say(f"note: {note}")
     planned = None if plan is None else _table(plan, "plan")
+    drawn = None if planned is None or table is None else at_random(table, planned)
     fitted = read_posterior(posterior)
     grown = grow(fitted, lineage=tree, responses=table, key=jax.random.key(seed))
     for note in grown.design.notes[len(fitted.design.notes) :]:
         say(f"note: {note}")
+    compared = None
+    if drawn is not None and table is not None:
+        known = grow(fitted, lineage=tree) if tree is not None else fitted
+        strangers = [m for m in table.models if m not in known.design.periphery.index]
+        if strangers:
+            known = grow(known, lineage=Lineage.empty(strangers))
+        compared = guard(known, drawn[0], key=jax.random.key(0), updated=grown)
     write_posterior(grown, output)
     n_models = len(grown.design.models) - len(fitted.design.models)
     n_cells = grown.design.responses.n_observed - fitted.design.responses.n_observed
     what = f"{counted(range(n_models), 'model')} and {counted(range(n_cells), 'response')}"
     say(f"{what} added, written to {output}")
-    if planned is not None and table is not None:
-        known = grow(fitted, lineage=tree) if tree is not None else fitted
-        strangers = [m for m in table.models if m not in known.design.periphery.index]
-        if strangers:
-            known = grow(known, lineage=Lineage.empty(strangers))
-        _compare(known, grown, table, planned)
+    if compared is not None and drawn is not None:
+        _show_comparison(compared, drawn[1])
 
 
 def _table(path: str, what: str) -> pd.DataFrame:
@@ -172,18 +176,12 @@ def _table(path: str, what: str) -> pd.DataFrame:
     return read_table(path, key="model", text=text, what=what).frame
 
 
-def _compare(before: Posterior, after: Posterior, table: Responses, plan: pd.DataFrame) -> None:
+def _show_comparison(found: pd.DataFrame, n_missing: int) -> None:
     """Print scores from runs at random beside those of the fit, and warn where they disagree."""
-    import jax
-
-    from bayes_lrmf.guard import at_random, guard
-
-    drawn, n_missing = at_random(table, plan)
     if n_missing:
         say(
             f"note: {n_missing:,} runs at random lack a result: those at hand may be no fair sample"
         )
-    found = guard(before, drawn, key=jax.random.key(0), updated=after)
     emit(found, None)
     for row in found[found["disagree"]].to_dict("records"):
         say(
@@ -268,7 +266,7 @@ def flag(
                 key=jax.random.key(seed),
                 budget=budget,
                 models=names,
-                runnable=model_names(runnable),
+                runnable=model_names(runnable, "--run"),
                 max_width=max_width,
                 threshold=threshold,
                 top_k=top_k,
@@ -278,9 +276,12 @@ def flag(
                 at_random=at_random,
                 progress=progress,
             )
+        # First: what cannot be handed over is refused before anything is written.
+        _hand_over(plan, fitted, {"lm-eval": lm_eval, "inspect": inspect})
         emit(plan, output)
         say(f"{len(plan):,} runs of {plan['model'].nunique():,} models planned")
-        _hand_over(plan, fitted, {"lm-eval": lm_eval, "inspect": inspect})
+        if plan.empty:
+            say("note: no run that the budget pays for would tell anything that is asked")
         return
     from bayes_lrmf.flag import flag as flags
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bayes_lrmf.checks import InputError, one_of
-from bayes_lrmf.console import SEED, checked_output, emit, say
+from bayes_lrmf.console import SEED, checked_output, emit, say, warn_of_strangers
 from bayes_lrmf.interruption import EXIT_CODE
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ NOT_CONVERGED = 3
 @click.option("--items", type=click.IntRange(2), default=200, show_default=True)
 @click.option("--density", type=float, default=0.5, show_default=True, help="Share observed.")
 @click.option("--rank", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--trials", type=click.IntRange(1), default=1, show_default=True, help="Per cell.")
+@click.option(
+    "--trials", type=click.IntRange(1, 2**24), default=1, show_default=True, help="Per cell."
+)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 def simulate(
     output: str, models: int, items: int, density: float, rank: int, trials: int, seed: int
@@ -69,7 +71,7 @@ def simulate(
 @click.option("--lineage", metavar="FILE", help="child, parent, relation[, weight].")
 @click.option("--aliases", metavar="FILE", help="alias, name: other names of models.")
 @click.option("--models-table", metavar="FILE", help="model and features, for specs that use them.")
-@click.option("--items-table", metavar="FILE", help="Item text or embeddings, for specs/paper.")
+@click.option("--items-table", metavar="FILE", help="Item text or embeddings, for spec paper.")
 @click.option("--spec", help="Name or TOML file; by default lrmf for vb, laplacian for others.")
 @click.option("--method", metavar="map|svi|nuts|vb", help="By default the best sound one.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
@@ -147,6 +149,9 @@ def fit(
         for note in tree.notes:
             say(f"note: {note}")
         say(tree.summary(list(table.models)))
+        warn_of_strangers(tree, table)
+    elif aliases is not None:
+        raise InputError("aliases without a lineage", where="--aliases", fix="give --lineage")
     if models_table is not None:
         from bayes_lrmf.features import read_features
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 from bayes_lrmf.checks import InputError
-from bayes_lrmf.console import Commands, checked_output, emit, listed, say
+from bayes_lrmf.console import Commands, checked_outputs, emit, listed, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,8 @@ TABLES = (".csv", ".csv.gz", ".parquet", ".pq")
 def import_group() -> None:
     """Read results and lineages that others wrote into tables of this package.
 
-    The table goes to -o, or to standard output; what was chosen, united or passed over to standard
-    error.
+    The table goes to -o, for results of harnesses by default to standard output; what was chosen,
+    united or passed over to standard error.
     """
 
 
@@ -114,87 +115,57 @@ def at_hand(
     return tree, known
 
 
+def _import(
+    source: str, paths: tuple[str, ...], places: dict[str, str | None], **wishes: object
+) -> None:
+    """Read results with a function of `bayes_lrmf.sources`, and show them."""
+    output, counts = places["output"], places["counts"]
+    checked_outputs({"-o": output, "--counts": counts}, suffixes=TABLES, inputs=paths)
+    module, name = source.split(".")
+    read = getattr(import_module(f"bayes_lrmf.sources.{module}"), name)
+    tree, known = at_hand(places["lineage"], places["aliases"], places["responses"])
+    imported = read(paths, aliases=places["aliases"], **wishes)
+    show(imported, output, counts=counts, lineage=tree, known=known)
+
+
 @import_group.command("lm-eval")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--metric", metavar="M|TASK=M,...", help="By default acc_norm, acc, exact_match, ...")
 @click.option("--filter", "filter_name", metavar="NAME", help="By default strict-match, none, ...")
 @table_options
 def lm_eval(
-    paths: tuple[str, ...],
-    metric: str | None,
-    filter_name: str | None,
-    aliases: str | None,
-    lineage: str | None,
-    responses: str | None,
-    counts: str | None,
-    output: str | None,
+    paths: tuple[str, ...], metric: str | None, filter_name: str | None, **places: str | None
 ) -> None:
     """Read what lm-evaluation-harness wrote to PATH: folders, or results_*.json, samples_*.jsonl.
 
     Run it with --log_samples: results alone give counts of successes, without items.
     """
-    checked_output(output, suffixes=TABLES)
-    checked_output(counts, suffixes=TABLES)
     wish = metric_option(metric)
-    from bayes_lrmf.sources.lm_eval import read_lm_eval
-
-    tree, known = at_hand(lineage, aliases, responses)
-    imported = read_lm_eval(paths, metric=wish, filter_name=filter_name, aliases=aliases)
-    show(imported, output, counts=counts, lineage=tree, known=known)
+    _import("lm_eval.read_lm_eval", paths, places, metric=wish, filter_name=filter_name)
 
 
 @import_group.command("inspect")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--metric", metavar="M|TASK=M,...", help="Scorer; by default the first of a task.")
 @table_options
-def inspect(
-    paths: tuple[str, ...],
-    metric: str | None,
-    aliases: str | None,
-    lineage: str | None,
-    responses: str | None,
-    counts: str | None,
-    output: str | None,
-) -> None:
+def inspect(paths: tuple[str, ...], metric: str | None, **places: str | None) -> None:
     """Read what Inspect logged to PATH: folders, or .eval and .json logs.
 
     It takes Inspect's own reader: pip install 'bayes-lrmf[inspect]'.
     """
-    checked_output(output, suffixes=TABLES)
-    checked_output(counts, suffixes=TABLES)
-    wish = metric_option(metric)
-    from bayes_lrmf.sources.inspect_ai_logs import read_inspect
-
-    tree, known = at_hand(lineage, aliases, responses)
-    imported = read_inspect(paths, metric=wish, aliases=aliases)
-    show(imported, output, counts=counts, lineage=tree, known=known)
+    _import("inspect_ai_logs.read_inspect", paths, places, metric=metric_option(metric))
 
 
 @import_group.command("lighteval")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--metric", metavar="M|TASK=M,...", help="By default acc_norm, acc, exact_match, ...")
 @table_options
-def lighteval(
-    paths: tuple[str, ...],
-    metric: str | None,
-    aliases: str | None,
-    lineage: str | None,
-    responses: str | None,
-    counts: str | None,
-    output: str | None,
-) -> None:
+def lighteval(paths: tuple[str, ...], metric: str | None, **places: str | None) -> None:
     """Read what LightEval wrote to PATH: folders, or details_*.parquet, results_*.json.
 
     Run it with --save-details: results alone give counts of successes, without items.
     """
-    checked_output(output, suffixes=TABLES)
-    checked_output(counts, suffixes=TABLES)
-    wish = metric_option(metric)
-    from bayes_lrmf.sources.lighteval import read_lighteval
-
-    tree, known = at_hand(lineage, aliases, responses)
-    imported = read_lighteval(paths, metric=wish, aliases=aliases)
-    show(imported, output, counts=counts, lineage=tree, known=known)
+    _import("lighteval.read_lighteval", paths, places, metric=metric_option(metric))
 
 
 @import_group.command("details")
@@ -203,29 +174,19 @@ def lighteval(
 @click.option("--filter", "filter_name", metavar="NAME", help="By default none, ...")
 @table_options
 def details(
-    paths: tuple[str, ...],
-    metric: str | None,
-    filter_name: str | None,
-    aliases: str | None,
-    lineage: str | None,
-    responses: str | None,
-    counts: str | None,
-    output: str | None,
+    paths: tuple[str, ...], metric: str | None, filter_name: str | None, **places: str | None
 ) -> None:
     """Read what the Open LLM Leaderboards, v1 and v2, keep of each model on each question.
 
     PATH are folders with datasets of details as downloaded from the Hub.
     """
-    checked_output(output, suffixes=TABLES)
-    checked_output(counts, suffixes=TABLES)
-    wish = metric_option(metric)
-    from bayes_lrmf.sources.leaderboard_details import read_leaderboard_details
-
-    tree, known = at_hand(lineage, aliases, responses)
-    imported = read_leaderboard_details(
-        paths, metric=wish, filter_name=filter_name, aliases=aliases
+    _import(
+        "leaderboard_details.read_leaderboard_details",
+        paths,
+        places,
+        metric=metric_option(metric),
+        filter_name=filter_name,
     )
-    show(imported, output, counts=counts, lineage=tree, known=known)
 
 
 @import_group.command("every-eval-ever")
@@ -234,24 +195,16 @@ def details(
 @click.option("--filter", "filter_name", metavar="NAME", help="By default strict-match, none, ...")
 @table_options
 def every_eval_ever(
-    paths: tuple[str, ...],
-    metric: str | None,
-    filter_name: str | None,
-    aliases: str | None,
-    lineage: str | None,
-    responses: str | None,
-    counts: str | None,
-    output: str | None,
+    paths: tuple[str, ...], metric: str | None, filter_name: str | None, **places: str | None
 ) -> None:
     """Read records in the schema of Every Eval Ever: folders, or *.json and *_samples.jsonl.
 
     Records without samples give counts of successes, where they say of how many samples.
     """
-    checked_output(output, suffixes=TABLES)
-    checked_output(counts, suffixes=TABLES)
-    wish = metric_option(metric)
-    from bayes_lrmf.sources.every_eval_ever import read_every_eval_ever
-
-    tree, known = at_hand(lineage, aliases, responses)
-    imported = read_every_eval_ever(paths, metric=wish, filter_name=filter_name, aliases=aliases)
-    show(imported, output, counts=counts, lineage=tree, known=known)
+    _import(
+        "every_eval_ever.read_every_eval_ever",
+        paths,
+        places,
+        metric=metric_option(metric),
+        filter_name=filter_name,
+    )

@@ -8,7 +8,7 @@ import click
 
 from bayes_lrmf.checks import InputError
 from bayes_lrmf.commands.importing import TABLES, at_hand
-from bayes_lrmf.console import checked_output, emit, model_names, say
+from bayes_lrmf.console import checked_output, checked_outputs, emit, model_names, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,7 @@ def mergekit(recipe: str, child: str, output: str | None) -> None:
 
     The table has the columns child, parent, relation and weight, as --lineage takes it.
     """
-    checked_output(output, suffixes=TABLES)
+    checked_outputs({"-o": output}, suffixes=TABLES, inputs=[recipe])
     if not child.strip():
         raise InputError("the merge has no name", where="--child", fix="name it as owner/name")
     from bayes_lrmf.sources.mergekit import last_merge
@@ -59,11 +59,8 @@ def leaderboard(
     aliases: str | None,
 ) -> None:
     """Read results, models and lineage from TABLE, that of the Open LLM Leaderboard v2."""
-    for path in (output, models_out, lineage_out):
-        checked_output(path, suffixes=TABLES)
-    written = [path for path in (output, models_out, lineage_out) if path is not None]
-    if len(set(written)) < len(written):
-        raise InputError("two outputs have one name", where=written[0], fix="name them apart")
+    outputs = {"-o": output, "--models-out": models_out, "--lineage-out": lineage_out}
+    checked_outputs(outputs, suffixes=TABLES, inputs=[table])
     from bayes_lrmf.lineage import lineage_from_frame
     from bayes_lrmf.sources.imported import Imported, reconciliation
     from bayes_lrmf.sources.leaderboard import read_leaderboard
@@ -110,7 +107,7 @@ def hub(
     checked_output(output, suffixes=TABLES)
     if offline and cache is None:
         raise InputError("no cache to answer from", where="--offline", fix="give --cache")
-    names = model_names(models) or []
+    names = model_names(models, "MODELS") or []
     from bayes_lrmf.lineage import lineage_from_frame
     from bayes_lrmf.progress import Progress
     from bayes_lrmf.sources.hub import read_hub_lineage

@@ -14,7 +14,11 @@ __all__ = ["report"]
 @click.option("-o", "--output", required=True, metavar="REPORT.html")
 @click.option("--models", metavar="A,B|@FILE", help="By default evaluated ones and their kin.")
 @click.option(
-    "--most", type=click.IntRange(1), default=3000, show_default=True, help="Unless named."
+    "--most",
+    type=click.IntRange(1),
+    default=3000,
+    show_default=True,
+    help="Of models, unless --models names them.",
 )
 @limit_options
 @click.option("--ci-prob", type=float, default=0.9, show_default=True)

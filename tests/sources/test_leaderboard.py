@@ -220,7 +220,7 @@ def test_command_writes_three_tables(tmp_path, capsys):
     assert list(pd.read_csv(models)["model"]) == ["o/a", "o/b"]
     assert pd.read_csv(edges)["parent"].tolist() == ["o/a"]
     assert "note: IFEval is the mean" in capsys.readouterr().err
-    with pytest.raises(InputError, match="two outputs have one name"):
+    with pytest.raises(InputError, match="--models-out and -o are one file"):
         run(leaderboard, tmp_path / "l.csv", "-o", counts, "--models-out", counts)
 
 
