@@ -221,13 +221,13 @@ def test_command_writes_the_long_table_and_prints_a_readable_one(run):
 
 
 def test_a_folder_of_parts_keeps_what_is_not_of_this_run(run):
-    Path("metrics.csv.parts").mkdir()
-    Path("metrics.csv.parts/mine.txt").write_text("kept")
-    code, _, _ = run("--methods", "item_mean,item_mean", "--seeds", "0,0", "-o", "metrics.csv")
+    Path("again.csv.parts").mkdir()
+    Path("again.csv.parts/mine.txt").write_text("kept")
+    code, _, _ = run("--methods", "item_mean,item_mean", "--seeds", "0,0", "-o", "again.csv")
     assert code == 0
-    assert [p.name for p in Path("metrics.csv.parts").iterdir()] == ["mine.txt"]
+    assert [p.name for p in Path("again.csv.parts").iterdir()] == ["mine.txt"]
     # What is named twice is run once.
-    table = pd.read_csv("metrics.csv")
+    table = pd.read_csv("again.csv")
     assert not table.duplicated(["holdout", "seed", "method", "metric"]).any()
 
 
@@ -237,11 +237,11 @@ def test_after_ctrl_c_parts_stay_and_are_spoken_of(run, calls):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "level", dataclasses.replace(METHODS["level"], predict=stopped))
-        code, _, err = run("--methods", "item_mean,level", "-o", "metrics.csv")
+        code, _, err = run("--methods", "item_mean,level", "-o", "stopped.csv")
     assert code == 130
-    assert "finished parts are in metrics.csv.parts; the same command goes on from there" in err
+    assert "finished parts are in stopped.csv.parts; the same command goes on from there" in err
     assert err.endswith("bayes-lrmf: interrupted; no output was written\n")
-    assert len(list(Path("metrics.csv.parts").iterdir())) == 1
+    assert len(list(Path("stopped.csv.parts").iterdir())) == 1
 
 
 def test_conformal_intervals_need_no_tuning():
