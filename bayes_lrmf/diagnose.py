@@ -88,7 +88,7 @@ def diagnose(posterior: Posterior, *, ci_prob: float = 0.9) -> Diagnosis:
     n_models, parents = design.n_evaluated, np.unique(design.core.child)
     facts.append(
         f"{np.sum(parents < n_models):,} of {n_models:,} models have a parent in the fit, which "
-        f"keeps {design.n_core - n_models:,} unevaluated ancestors that join models"
+        f"keeps {design.n_core - n_models:,} unevaluated ancestors"
     )
     facts.append(_fit_of_observed(posterior))
     warnings = []
