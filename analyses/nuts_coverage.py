@@ -27,6 +27,7 @@ def covered(seed: int) -> Covered:
     """Simulate counts with hyper-parameters drawn from their priors, fit, and count hits."""
     import jax
 
+    from analyses.noise_free import without_overdispersion
     from bayes_lrmf.design import make_design
     from bayes_lrmf.inference import fit_nuts
     from bayes_lrmf.predict import predict_items
@@ -42,7 +43,9 @@ def covered(seed: int) -> Covered:
     )  # fmt: skip
     design = make_design(data.responses, spec, lineage=data.lineage)
     fitted = fit_nuts(design, spec, key=jax.random.key(seed), num_samples=_SAMPLES)
-    items = predict_items(fitted, key=jax.random.key(0), ci_prob=CI_PROB, n_draws=1000)
+    items = predict_items(
+        without_overdispersion(fitted), key=jax.random.key(0), ci_prob=CI_PROB, n_draws=1000
+    )
     both = items.merge(data.truth, on=["model", "benchmark", "item"])
     inside = (both["lower"] <= both["probability"]) & (both["probability"] <= both["upper"])
     return Covered(float(inside.mean()), fitted.record.converged, fitted.record.message)

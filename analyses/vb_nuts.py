@@ -19,6 +19,7 @@ from analyses.corrections import (
     log_density,
     sd_psi,
 )
+from analyses.noise_free import without_overdispersion
 from bayes_lrmf.inference.vb_closing import Closed, close_briefly
 from bayes_lrmf.program import components
 
@@ -83,7 +84,7 @@ def _predicted(posterior: Any, data: Any) -> Any:
 
     from bayes_lrmf.predict import predict_items
 
-    table = predict_items(posterior, key=jax.random.key(2), n_draws=500)
+    table = predict_items(without_overdispersion(posterior), key=jax.random.key(2), n_draws=500)
     return table.merge(data.truth, on=["model", "benchmark", "item"])
 
 
