@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from analyses import study
-from analyses.noise_free import without_overdispersion
 from bayes_lrmf.cells import Cells, held
 from bayes_lrmf.design import make_design
 from bayes_lrmf.diagnose import diagnose, trials_a_parameter
@@ -270,7 +269,7 @@ def measured(told: World, posterior: Posterior, seed: int) -> pd.DataFrame:
     Of cells: probabilities of those not run. Of scores: those that a full run shows.
     """
     key = jax.random.key(seed + 1000)
-    table = predict_items(without_overdispersion(posterior), key=key, ci_prob=CI_PROB)
+    table = predict_items(posterior, key=key, ci_prob=CI_PROB)
     row = table["model"].map(told.lineage.index).to_numpy()
     place = told.items.reset_index().set_index(["benchmark", "item"])["index"]
     col = place.loc[pd.MultiIndex.from_frame(table[["benchmark", "item"]])].to_numpy()
