@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
 from analyses import study
 from bayes_lrmf.cells import Cells, held
@@ -25,7 +26,7 @@ from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.predict import predict_items, score_draws
 from bayes_lrmf.random_parents import parent_ranks
 from bayes_lrmf.responses import Responses
-from bayes_lrmf.simulate import simulate
+from bayes_lrmf.simulate import Simulation, simulate
 from bayes_lrmf.spec import Spec, read_spec
 from bayes_lrmf.storage import read_posterior, write_posterior
 
@@ -119,7 +120,22 @@ def world(spec_name: str, seed: int, **sizes: Any) -> World:
     cols = place.loc[pd.MultiIndex.from_frame(data.responses.items[["benchmark", "item"]])]
     rows = [data.lineage.index[m] for m in data.responses.models]
     seen[np.ix_(rows, cols)] = data.responses.matrices(data.responses.models)[1] > 0
-    return World(data.items, data.successes, data.probability(), seen, data.lineage)
+    return World(data.items, data.successes, _with_noise(data, seed), seen, data.lineage)
+
+
+def _with_noise(data: Simulation, seed: int) -> np.ndarray:
+    """Return probabilities of cells with over-dispersion, drawn apart from that of the results.
+
+    That is what is predicted of a cell that was not run, and these alone are looked at.
+    """
+    p = data.probability()
+    sd = data.values.get("overdispersion_sd")
+    many = data.items["trials"].to_numpy() > 1
+    if sd is None or not many.any():
+        return p
+    of_item = pd.factorize(data.items["benchmark"])[0]
+    noise = np.random.default_rng([seed, 7]).standard_normal(p.shape) * np.asarray(sd)[of_item]
+    return np.asarray(expit(logit(p) + noise * many))
 
 
 def with_edges(lineage: Lineage, keep: np.ndarray, parent: np.ndarray | None = None) -> Lineage:

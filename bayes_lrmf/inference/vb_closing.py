@@ -13,6 +13,7 @@ from bayes_lrmf.inference.vb_fit import VariationalFit
 __all__ = ["Closed", "close", "close_briefly"]
 
 _FEWEST_PASSES, _MOST_PASSES = 3, 100
+_DAMPED_AT = (10, 20, 40)
 _NOISE_CHANGE = 2e-3
 _WEIGHT_CHANGE = 0.1
 _SCALE_ROUNDS = 150
@@ -111,6 +112,8 @@ def _with_items_of(fit: VariationalFit, bound: VariationalFit) -> VariationalFit
 
 def _with_passes(fit: VariationalFit, bound: VariationalFit) -> tuple[VariationalFit, bool]:
     for n in range(1, _MOST_PASSES + 1):
+        if n in _DAMPED_AT:
+            fit = dataclasses.replace(fit, prior=fit.prior.damped())
         before, fit = fit, fit.with_curvature(bound)
         noise = 0.0 if fit.noise_sd is None else np.abs(fit.noise_sd / before.noise_sd - 1).max()
         change = fit.prior.change_of_weights(before.prior)

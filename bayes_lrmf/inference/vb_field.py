@@ -120,6 +120,10 @@ class FieldPrior:
         """Return the prior at the best hyper-parameters for other covariances."""
         return self.updated(moments, learn=True)
 
+    def damped(self) -> FieldPrior:
+        """Return the prior: it has no weights to take steps."""
+        return self
+
     def change_of_weights(self, before: FieldPrior) -> float:
         """Return zero: its differences have no weights of their own."""
         return 0.0

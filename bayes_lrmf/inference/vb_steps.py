@@ -113,6 +113,7 @@ class DirectedPrior:
     effect_weight: np.ndarray
     marginal: bool = False
     settled: float = 0.0
+    damping: float = _DAMPING
     equivariant = True
 
     @classmethod
@@ -220,14 +221,16 @@ class DirectedPrior:
             of_step = white[step]
             variance, axes = np.linalg.eigh(of_step @ covariance @ of_step.mT)
             along = ((of_step @ mean[:, :, None]).mT @ axes)[:, 0]
-            return _integrated(along, variance, weight, s.factor_shares[step], root[step] @ axes)
+            shares, back = s.factor_shares[step], root[step] @ axes
+            return _integrated(along, variance, weight, shares, back, self.damping)
 
         def effects(
             step: np.ndarray, mean: np.ndarray, variance: np.ndarray, weight: np.ndarray
         ) -> _Steps:
             sd = np.sqrt(s.effect_variance[step])[..., None]
             shares = s.effect_shares[step][:, None]
-            return _integrated(mean / sd, variance / sd**2, weight, shares, sd[..., None])
+            along, back = mean / sd, sd[..., None]
+            return _integrated(along, variance / sd**2, weight, shares, back, self.damping)
 
         own = np.diagonal(covariance, axis1=1, axis2=2)[:, k:, None]
         return (
@@ -276,6 +279,10 @@ class DirectedPrior:
     def with_field_scales(self, moments: Moments) -> DirectedPrior:
         """Return the prior: in turn with sweeps, scales of steps go back and forth."""
         return self
+
+    def damped(self) -> DirectedPrior:
+        """Return the prior whose weights take steps half as long, which end cycles."""
+        return dataclasses.replace(self, damping=self.damping / 2)
 
     def change_of_weights(self, before: DirectedPrior) -> float:
         """Return the largest change of a weight's logarithm."""
@@ -455,7 +462,12 @@ class DirectedPrior:
 
 
 def _integrated(
-    mean: np.ndarray, variance: np.ndarray, weight: np.ndarray, shares: np.ndarray, back: np.ndarray
+    mean: np.ndarray,
+    variance: np.ndarray,
+    weight: np.ndarray,
+    shares: np.ndarray,
+    back: np.ndarray,
+    damping: float,
 ) -> _Steps:
     """Return steps with their variances integrated out, from marginals in whitened axes.
 
@@ -468,6 +480,8 @@ def _integrated(
     shares : array, shape (..., n_classes)
     back : array, shape (..., d, d)
         From those axes to the step.
+    damping : float
+        Share of the way, in logarithms, that a weight goes to its new value.
     """
     cavity = Cavity.of(mean, variance, weight)
     log_class = cavity.log_classes()
@@ -483,7 +497,7 @@ def _integrated(
         share,
         log_mixture,
         cavity.log_normal(weight),
-        weight ** (1 - _DAMPING) * cavity.matched(share, weight) ** _DAMPING,
+        weight ** (1 - damping) * cavity.matched(share, weight) ** damping,
         inverse.sum(-1),
         (back @ along[..., None])[..., 0],
         back @ square @ back.mT,

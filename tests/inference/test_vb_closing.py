@@ -114,6 +114,17 @@ def test_weights_of_steps_come_to_rest_where_results_contradict_the_parents(coun
     assert held.prior.change_of_weights(again.prior) > 0.5
 
 
+def test_damped_weights_take_shorter_steps(bound_of):
+    bound = dataclasses.replace(bound_of("directed"))
+    prior = dataclasses.replace(
+        bound.prior, factor_weight=np.full_like(bound.prior.factor_weight, 0.3)
+    )
+    whole, half = (p.updated(bound.moments, learn=False) for p in (prior, prior.damped()))
+    steps = [np.log(p.factor_weight / 0.3) for p in (whole, half)]
+    np.testing.assert_allclose(steps[1], steps[0] / 2, rtol=1e-6, atol=1e-9)
+    assert np.abs(steps[0]).max() > 0.1
+
+
 @pytest.mark.parametrize("closing", [close, close_briefly])
 def test_noise_is_found_from_next_to_nothing_and_from_above(closing, bound_of):
     bound = bound_of("laplacian")
