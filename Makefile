@@ -10,6 +10,8 @@ PYTHON ?=
 LOCK_FLAGS ?=
 # Such as --modules gmrf,flag --most 20 --again
 MUTATION_FLAGS ?=
+# Such as docs/tutorial.md
+PAGES ?=
 # Such as --quick, --repeats 3, --tables v1, --only map,torch-lbfgs
 BENCH_FLAGS ?=
 # Where the packages that `make bench` compares with are installed.
@@ -32,7 +34,7 @@ if [ -z "$$found" ]; then \
 fi
 endef
 
-.PHONY: setup demo docs test test-slow tools peers lint bench audit licences coverage mutation lock clean
+.PHONY: setup demo docs docs-outputs test test-slow tools peers lint bench audit licences coverage mutation lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -55,6 +57,10 @@ demo: setup
 # Into build/site; the extra `docs` is in the lock file like all others.
 docs: setup
 	$(BIN)/mkdocs build --strict
+
+# Runs the examples of PAGES, or of all pages, and writes anew the outputs that they show.
+docs-outputs: setup
+	@$(BIN)/python -m analyses.pages $(PAGES)
 
 # Without `make peers` before it, it says which contestants are missing.
 bench: setup

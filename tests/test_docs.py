@@ -4,111 +4,143 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import os
 import re
 import shutil
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from analyses import pages
+from analyses.pages import PAGES, ROOT, blocks, run_bash, run_page, run_python
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
-RUN = ("python", "bash", "console")
 
-_BLOCK = re.compile(
-    r"^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```[ ]*$", re.DOTALL | re.MULTILINE
-)
-_EXCUSE = re.compile(r"<!-- not run: (?P<reason>\S[^\n]*?) -->\s*\Z")
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
-_COMMAND = 'bayes-lrmf() { "$BAYES_LRMF_PYTHON" -m bayes_lrmf.cli "$@"; }\nset -e\n'
-
-
-class Block(NamedTuple):
-    """A fenced block that runs, and what the page shows of its output."""
-
-    language: str
-    text: str
-    shown: str
-    line: int
-
-
-def blocks(text: str) -> Iterator[Block]:
-    """Yield the blocks that run, each with the ``text`` block that follows it at once."""
-    found = list(_BLOCK.finditer(text))
-    for at, match in enumerate(found):
-        if match["language"] not in RUN or _EXCUSE.search(text[: match.start()]):
-            continue
-        after = found[at + 1] if at + 1 < len(found) else None
-        shown = ""
-        if after and after["language"] == "text":
-            between = text[match.end() : after.start()]
-            shown = "" if between.strip() else after["text"]
-        yield Block(match["language"], match["text"], shown, text[: match.start()].count("\n") + 1)
-
-
-def run_python(text: str, namespace: dict[str, object], page: str) -> str:
-    """Run a block and return what it printed."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        exec(compile(text, page, "exec"), namespace)
-    return printed.getvalue()
-
-
-def run_bash(text: str, folder: Path) -> str:
-    """Run a block with this interpreter's `bayes-lrmf`, and return what it printed."""
-    if text.startswith("$ "):
-        text = "\n".join(line[2:] for line in text.splitlines() if line.startswith("$ "))
-    environment = os.environ | {
-        "BAYES_LRMF_PYTHON": sys.executable,
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-    }
-    done = subprocess.run(
-        ["bash", "-c", _COMMAND + text],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def run_page(path: Path, folder: Path) -> Iterator[tuple[Block, str]]:
-    """Run the blocks of a page in order, in one folder and one namespace."""
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    with contextlib.chdir(folder):
-        for block in blocks(path.read_text(encoding="utf-8")):
-            if block.language == "python":
-                yield block, run_python(block.text, namespace, f"{path.name}:{block.line}")
-            else:
-                yield block, run_bash(block.text, folder)
-
-
-def outline(text: str) -> list[str]:
-    """Return the lines with numbers and blanks made alike: these may differ between machines."""
-    lines = (_NUMBER.sub("#", line.replace("NaN", "0")) for line in text.splitlines())
-    return [" ".join(line.split()) for line in lines if line.strip() and line.strip() != "..."]
+_CHAOTIC = {"arviz.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT / "docs")))
 def test_examples_of_a_page_run_and_print_what_it_shows(page, tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        for block, printed in run_page(page, tmp_path):
-            missing = [line for line in outline(block.shown) if line not in outline(printed)]
-            assert not missing, f"{page.name}, block of line {block.line} printed:\n{printed}"
+    wrong = []
+    for block, printed in run_page(page.read_text("utf-8"), tmp_path, name=page.name):
+        for shown, now in pages.paired(block.shown, printed):
+            # Short chains end elsewhere on another processor.
+            same = page.name in _CHAOTIC or (now is not None and pages.agree(shown, now))
+            if now is None or not same:
+                wrong.append(
+                    f"block of line {block.line} shows\n{shown}\nand prints\n{now or printed}"
+                )
+    assert not wrong, "\n".join([f"{page.name}: make docs-outputs rewrites what it can", *wrong])
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("mean 0.50", "mean 0.54", True),
+        ("mean 0.50", "mean 0.56", False),
+        ("ELBO -3200.23", "ELBO -3100", True),
+        ("ELBO -3200.23", "ELBO 3200.23", False),
+        ("12,000 rows", "12,500 rows", True),
+        ("12,000 rows", "12 rows", False),
+        ("a,0,50,100", "a,0.01,50,100", True),
+        ("a,0,50,100", "a,0.01,50,110", False),
+        ("0.5 NaN", "0.5 NaN", True),
+        ("0.5 NaN", "0.5 0.0", False),
+        ("0.5 0.0", "0.5 NaN", False),
+        ("model-24 0.5", "model-25 0.5", False),
+        ("bench1,0.5", "bench1,0.51", True),
+        ("later:2024-01-06", "later:2024-01-07", False),
+        ("converged (17 s), 59 sweeps", "converged (2 min 5 s), 59 sweeps", True),
+        ("converged (17 s), 59 sweeps", "converged (17 s), 79 sweeps", False),
+        ("in 1.5 GB", "in 12 MB", True),
+    ],
+)
+def test_figures_agree_within_tolerance_costs_always_and_names_never(shown, printed, same):
+    assert [now for _, now in pages.paired(shown, printed)] == [printed]
+    assert pages.agree(shown, printed) == same
+
+
+def test_lines_of_an_excerpt_are_paired_in_order_with_the_nearest():
+    table = "name  mean\nm-1    0.1\nm-2    0.2\nm-3    0.3\n"
+    pairs = pages.paired("name  mean\nm-2  0.25\n...\nm-3  0.31\n\nall  0.3\n", table)
+    now = ["name  mean", "m-2    0.2", "...", "m-3    0.3", "", None]
+    assert [line for _, line in pairs] == now
+    assert [line for _, line in pages.paired("sum 1\nname mean", "name mean\nsum 1")] == [
+        None,
+        "name mean",
+    ]
+
+
+_PAGE = """# Half of 8 is 3
+
+```python
+print("text\\n   half\\n     3", end="\\n\\n")
+print("took 12 s, in 5 steps", "kept 3", "took 2 s", "done", sep="\\n")
+```
+
+```text
+text
+half
+   4
+
+took 1.5 s, in 5 steps
+kept 4
+took 1 s
+gone 7
+```
+
+The half is 4.
+
+```python
+1 / 2
+```
+
+<!-- not run: no such command -->
+```bash
+half 8
+```
+
+```text
+3
+```
+"""
+
+
+def test_outputs_are_rewritten_and_nothing_else(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(_PAGE, encoding="utf-8")
+    assert pages.main([str(page)]) == 0
+    new = _PAGE.replace("half\n   4", "   half\n     3").replace("kept 4", "kept 3")
+    assert page.read_text("utf-8") == new
+    told = capsys.readouterr()
+    assert "page.md: 3 lines rewritten" in told.out
+    assert "page.md:16: no line like this is printed: gone 7" in told.err
+    assert "page.md:9: 1 more lines are printed than shown" in told.err
+    before = page.stat().st_mtime_ns
+    assert pages.main([str(page)]) == 0
+    assert page.read_text("utf-8") == new
+    assert page.stat().st_mtime_ns == before
+    assert "page.md: 0 lines rewritten" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("```bash\nfalse\n```", "page.md does not run and is left as it is"),
+        ("```python\n1 / 0\n```", "ZeroDivisionError"),
+        ("```python\nwith open(PAGE, 'a') as f: f.write('more')\n```", "was edited while it ran"),
+    ],
+)
+def test_a_page_that_fails_or_is_edited_is_left(code, told, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    first = '```python\nprint("now 3")\n```\n\n```text\nnow 2\n```\n\n'
+    page.write_text(first + code.replace("PAGE", repr(str(page))), encoding="utf-8")
+    assert pages.main([str(page)]) == 1
+    assert "now 2\n" in page.read_text("utf-8")
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [page]
 
 
 def test_python_of_the_readme_runs(tmp_path):
