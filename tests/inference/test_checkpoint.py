@@ -483,7 +483,7 @@ def test_the_command_goes_on_after_ctrl_c(tables, monkeypatch, capsys):
     assert command("--seed", "1", "--no-checkpoint") in (0, 3)
     (tables / "p.nc").unlink()
     capsys.readouterr()
-    (tables / ".p-abcd1234.nc").touch()
+    (tables / ".p-being-written-abcd1234.nc").touch()
     assert command() in (0, 3)
     assert "resumed from sweep 5 (p.nc.checkpoint)" in capsys.readouterr().err
     resumed = (tables / "p.nc").read_bytes()
