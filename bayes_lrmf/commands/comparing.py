@@ -101,8 +101,8 @@ def evaluate(
         raise
     if not found.metrics["metric"].str.startswith("coverage").any():
         say(
-            "note: no hidden model was run in full on a benchmark: there are no scores to hold "
-            "intervals against, and columns of coverage and width are empty"
+            "note: no coverage of intervals: these methods have none, or no hidden model was run in "
+            "full on a benchmark, so that there is no score to hold them against"
         )
     for name in dict.fromkeys(found.metrics["holdout"]):
         print(f"{name}, seeds {seeds}; * best")
