@@ -101,8 +101,8 @@ def evaluate(
         raise
     if not found.metrics["metric"].str.startswith("coverage").any():
         say(
-            "note: no coverage of intervals: these methods have none, or no hidden model was run in "
-            "full on a benchmark, so that there is no score to hold them against"
+            "note: no coverage of intervals: these methods have none, or no hidden model was run "
+            "in full on a benchmark, so that there is no score to hold them against"
         )
     for name in dict.fromkeys(found.metrics["holdout"]):
         print(f"{name}, seeds {seeds}; * best")
