@@ -385,6 +385,28 @@ def test_probabilities_of_items_know_what_their_cells_showed(by_hand):
     np.testing.assert_allclose(table["observed"], [1, 2 / 3, np.nan, 5 / 8, *[np.nan] * 6])
 
 
+def test_probabilities_of_items_vary_as_counts_are_over_dispersed(by_hand, monkeypatch):
+    posterior, parts = by_hand
+    _, rows, cols, _, rng = predictions._prepared()
+    many = [np.tile(part[:1], (20_000, 1, 1)) for part in (rows, cols)]
+    values = {"concentration": np.tile([[4.0, 9.0]], (20_000, 1))}
+    monkeypatch.setattr(predictions, "_prepared", lambda *_: (np.arange(2), *many, values, rng))
+    table = predict_items(posterior, key=KEY)
+    p = scipy.special.expit(parts.psi[0]).ravel()
+    k, n = parts.successes.ravel(), parts.trials.ravel()
+    c = np.tile([np.inf, 4, 4, 9, 9], 2)
+    for i in range(10):
+        if np.isinf(c[i]):
+            assert table["sd"][i] == pytest.approx(0, abs=1e-6)
+            continue
+        beta = scipy.stats.beta(c[i] * p[i] + k[i], c[i] * (1 - p[i]) + n[i] - k[i])
+        assert table["mean"][i] == pytest.approx(beta.mean(), abs=0.01)
+        assert table["sd"][i] == pytest.approx(beta.std(), rel=0.03)
+    posterior.is_point = True
+    point = predict_items(posterior, key=KEY)
+    np.testing.assert_allclose(point["mean"], p, rtol=1e-5)
+
+
 def test_predictions_are_silent_unless_asked_to_tell(by_hand, capsys):
     posterior, _ = by_hand
     predict_benchmarks(posterior, key=KEY)
