@@ -13,7 +13,7 @@ from bayes_lrmf.inference.vb_fit import VariationalFit
 __all__ = ["Closed", "close", "close_briefly"]
 
 _FEWEST_PASSES, _MOST_PASSES = 3, 100
-_DAMPED_AT = (10, 20, 40)
+_DAMPED_AT = (10, 20, 40, 60)
 _NOISE_CHANGE = 2e-3
 _WEIGHT_CHANGE = 0.1
 _SCALE_ROUNDS = 150
