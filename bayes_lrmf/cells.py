@@ -95,7 +95,8 @@ def held(
         if int((content >= 0).sum()) >= _DENSE_FROM * size:
             return np.ascontiguousarray(content), None
         return None, matrix_cells(content)
-    successes, trials = content.successes, content.trials
+    # A zero below zero is one as well.
+    successes, trials = content.successes + content.successes.dtype.type(0), content.trials
     if trials is not None and (trials == 1).all():
         trials = None
     is_binary = trials is None and (full_trials == 1).all()

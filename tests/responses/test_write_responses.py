@@ -183,3 +183,10 @@ def test_hidden_results_are_gone_and_the_others_stay(drawn):
     half = responses.hide(cells=(cells.rows[::2], cells.cols[::2]))
     assert_sound(half)
     assert list(contents(half).items()) == list(contents(responses).items())[1::2]
+
+
+def test_a_zero_with_a_sign_is_the_same_result(tmp_path):
+    frame = pd.DataFrame({"model": ["m", "n"], "a:1": [1.0, 0.5], "a:2": [1.0, -0.0]})
+    table = responses_from_frame(frame)
+    write_responses(table, tmp_path / "r.parquet")
+    assert read_responses(tmp_path / "r.parquet").fingerprint() == table.fingerprint()
