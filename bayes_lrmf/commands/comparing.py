@@ -99,7 +99,8 @@ def evaluate(
         if folder.is_dir():
             say(f"finished parts are in {folder}; the same command goes on from there")
         raise
-    if not found.metrics["metric"].str.startswith("coverage").any():
+    is_coverage = found.metrics["metric"].str.startswith("coverage")
+    if found.metrics.loc[is_coverage, "value"].isna().all():
         say(
             "note: no coverage of intervals: these methods have none, or no hidden model was run "
             "in full on a benchmark, so that there is no score to hold them against"
