@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from bayes_lrmf.cli import main
+from bayes_lrmf.plan import AT_RANDOM
 from bayes_lrmf.storage import read_posterior
 
 
@@ -211,6 +212,13 @@ def test_a_plan_is_made_run_and_added(capsys):
     )
     results.to_csv("results.csv", index=False)
     add = ("add", "vb.nc", "--responses", "results.csv", "-o", "more.nc")
+    # What is refused is refused before anything is written.
+    planned[planned["reason"] != AT_RANDOM].to_csv("chosen.csv", index=False)
+    assert run(*add, "--guard", "chosen.csv") == 2
+    assert run(*plan, "-o", "refused.csv", "--lm-eval", "ids.json") == 2
+    assert not Path("more.nc").exists()
+    assert not Path("refused.csv").exists()
+    capsys.readouterr()
     assert run(*add, "--guard", "plan.csv") == 0
     out, err = capsys.readouterr()
     assert out.startswith("model,benchmark,n_random,mean,lower,upper,model_mean")

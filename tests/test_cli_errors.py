@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import subprocess
@@ -472,6 +473,13 @@ def test_a_lineage_of_others_is_told(folder, capsys):
     )  # fmt: skip
     assert code in (0, 3)
     assert "warning: the lineage knows no model of the table" in capsys.readouterr().err
+
+
+def test_what_is_piped_is_in_utf_8(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert run("--help") == 0
+    assert out.encoding == "utf-8"
 
 
 def test_names_in_a_file_may_begin_with_a_mark_of_bytes(fitted, folder):

@@ -329,3 +329,24 @@ def test_item_graphs_that_do_not_fit_are_refused_in_one_line(responses):
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="not symmetric"):
         make_design(responses, wants, item_adjacency=sp.csr_array(sp.triu(ring(6))))
+
+
+@pytest.mark.parametrize("prior", ["directed", "laplacian"])
+def test_merges_are_made_of_unknown_parents_too_under_a_directed_prior(prior):
+    rows = {"model": ["a", "m"], "b:1": [1, 0], "b:2": [0, 1], "c:1": [1, 1]}
+    edges = {
+        "child": ["m", "m", "kid", "kid"],
+        "parent": ["a", "lost", "a", "gone"],
+        "relation": ["merge"] * 4,
+        "weight": [0.2, 0.8, 0.3, 0.7],
+    }
+    design = make_design(
+        responses_from_frame(pd.DataFrame(rows)),
+        read_spec(prior),
+        lineage=lineage_from_frame(pd.DataFrame(edges)),
+    )
+    core = [("a", 0.2), ("lost", 0.8)] if prior == "directed" else [("a", 1.0)]
+    below = [("a", 0.3), ("gone", 0.7)] if prior == "directed" else [("a", 1.0)]
+    for tree, wanted in ((design.core, core), (design.periphery, below)):
+        found = zip(tree.nodes[tree.parent], tree.weight.round(12), strict=True)
+        assert sorted(found) == wanted

@@ -15,7 +15,7 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.guard import _estimate, at_random, guard
 from bayes_lrmf.inference import fit_vb
 from bayes_lrmf.plan import AT_RANDOM, make_plan
-from bayes_lrmf.predict import score_draws
+from bayes_lrmf.predict import predict_items, score_draws
 from bayes_lrmf.responses import AVERAGE, responses_from_frame
 from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
@@ -131,6 +131,29 @@ def test_a_model_unlike_its_predictions_is_noticed(kin_fit, runs):
     drawn, _ = at_random(responses_from_frame(turned), plan)
     found = guard(kin_fit, drawn, key=KEY, updated=kin_fit)
     assert found["disagree"].any()
+
+
+def test_estimates_are_of_what_was_run_and_of_residuals_over_the_rest(kin_data, kin_fit):
+    """By hand, for a model that had run half of the items before."""
+    design, model = kin_fit.design, kin_fit.design.responses.models[3]
+    k, n = (part[0].astype(float) for part in design.responses.matrices([model]))
+    truth = kin_data.truth[kin_data.truth["model"] == model]
+    left = design.items.assign(left=n == 0).merge(truth, on=["benchmark", "item"], sort=False)
+    left = left[left["left"]].groupby("benchmark").head(7)
+    new = left[["model", "benchmark", "item"]].assign(response=left["successes"])
+    found = guard(kin_fit, responses_from_frame(new), key=KEY, updated=kin_fit)
+    p = predict_items(kin_fit, key=KEY, models=[model], n_draws=400)["mean"].to_numpy()
+    assert len(found) == 3
+    for row in found.to_dict("records"):
+        of = (design.items["benchmark"] == row["benchmark"]).to_numpy()
+        mine = new[new["benchmark"] == row["benchmark"]]
+        at = design.items.reset_index().set_index(["benchmark", "item"])["index"]
+        cols = at.loc[list(zip(mine["benchmark"], mine["item"], strict=True))].to_numpy()
+        residual = mine["response"].to_numpy() - p[cols]
+        n_left = int((of & (n == 0)).sum())
+        assert 7 <= n_left < of.sum()
+        total = k[of].sum() + p[of & (n == 0)].sum() + n_left * residual.mean()
+        assert row["mean"] == pytest.approx(total / of.sum(), rel=1e-6)
 
 
 def test_missing_runs_are_counted_and_other_results_left_out(runs):

@@ -85,6 +85,17 @@ def test_a_merge_with_a_model_without_kin_is_made_of_both(data, posterior, weigh
     np.testing.assert_allclose(found.scores["sd"][:3], drawn.of("kid").std(0), rtol=0.1)
 
 
+def test_a_merge_with_a_stranger_to_the_fit_is_made_of_both(data, posterior):
+    a = data.responses.models[0]
+    edges = pd.DataFrame({"child": "kid", "parent": [a, "stranger"], "relation": "merge"})
+    grown = add(posterior, lineage=lineage_from_frame(edges.assign(weight=[0.1, 0.9])))
+    tree = grown.design.periphery
+    mine = tree.child == tree.index["kid"]
+    assert dict(zip(tree.nodes[tree.parent[mine]], tree.weight[mine], strict=True)) == {
+        a: pytest.approx(0.1), "stranger": pytest.approx(0.9)
+    }  # fmt: skip
+
+
 def test_a_child_of_a_model_without_kin_stands_by_it(posterior):
     found = predict_child(posterior, "nobody/knows", key=KEY, relation="quantized", n_draws=4000)
     parent = score_draws(posterior, key=KEY, models=["nobody/knows"], n_draws=4000)

@@ -460,6 +460,16 @@ def test_what_is_left_of_an_event_is_what_two_normals_say():
         np.testing.assert_allclose(slope / step, weight, rtol=1e-3)
 
 
+def test_a_whole_benchmark_gains_what_is_left_of_an_event_less(kin_data, kin_fit):
+    """One model alone: nothing of it is a rate."""
+    (state,) = told(kin_fit, cold_children(kin_data)[:1], target=Target("event", 0.55))
+    gain, same, _ = state.whole_gains()
+    np.testing.assert_allclose(gain, same, rtol=1e-6)
+    before = state.expected()
+    state.take_whole(0, 1)
+    assert same[0, 1] == pytest.approx(before - state.expected(), rel=1e-6)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_gains_of_a_plan_for_an_event_add_up_to_what_it_takes(kin_data, kin_fit, whole):
     model = cold_children(kin_data)[0]

@@ -114,6 +114,43 @@ def test_weights_of_steps_come_to_rest_where_results_contradict_the_parents(coun
     assert held.prior.change_of_weights(again.prior) > 0.5
 
 
+@dataclasses.dataclass(frozen=True)
+class Swinging:
+    """A weight that always goes to the other side of one."""
+
+    at: float = 1.0
+    damping: float = 0.5
+
+    def damped(self):
+        return dataclasses.replace(self, damping=self.damping / 2)
+
+    def change_of_weights(self, before):
+        return abs(self.at - before.at)
+
+    def swung(self):
+        target = -1.0 if self.at > 0 else 1.0
+        return dataclasses.replace(self, at=self.at + self.damping * (target - self.at))
+
+
+@dataclasses.dataclass(frozen=True)
+class Passing:
+    """A fit that is nothing but its weight."""
+
+    prior: Swinging
+    noise_sd: None = None
+
+    def with_curvature(self, bound):
+        return dataclasses.replace(self, prior=self.prior.swung())
+
+
+def test_weights_that_go_back_and_forth_are_brought_to_rest(monkeypatch):
+    fit, settled = vb_closing._with_passes(Passing(Swinging()), None)
+    assert settled
+    assert abs(fit.prior.at) < 0.1
+    monkeypatch.setattr(vb_closing, "_DAMPED_AT", ())
+    assert not vb_closing._with_passes(Passing(Swinging()), None)[1]
+
+
 def test_damped_weights_take_shorter_steps(bound_of):
     bound = dataclasses.replace(bound_of("directed"))
     prior = dataclasses.replace(
