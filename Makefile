@@ -34,7 +34,7 @@ if [ -z "$$found" ]; then \
 fi
 endef
 
-.PHONY: setup demo docs docs-outputs test test-slow tools peers lint bench audit licences coverage mutation lock clean
+.PHONY: setup demo docs docs-outputs test test-slow tools peers lint bench audit audit-tools licences coverage mutation lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.installed
@@ -99,8 +99,10 @@ $(PEERS)/.installed: requirements-peers.lock $(VENV)/.installed
 	@touch $@
 
 # Known vulnerabilities of what the lock files name; says so and passes where no service answers.
-audit: $(VENV)/audit/.installed
+audit: audit-tools
 	@$(BIN)/python -m analyses.audit $(VENV)/audit/bin/pip-audit
+
+audit-tools: $(VENV)/audit/.installed
 
 $(VENV)/audit/.installed: requirements-audit.lock $(VENV)/.installed
 	@$(BIN)/python -m venv --clear $(VENV)/audit

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ _CACHE = Path(__file__).resolve().parent.parent / "build" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# Tracing makes objects by the million, and few of them are in cycles.
+gc.set_threshold(200_000, 50, 100)
 
 # The first example may compile; and a check of one commit should say the same thing twice.
 settings.register_profile("local", deadline=None)
@@ -49,6 +53,16 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data absent: {folder} (set BAYES_LRMF_DATA)")
     return folder
+
+
+@pytest.fixture
+def unoptimised() -> Iterator[None]:
+    """Compile in less time, for tests that compare what a program gives with what it gives."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -282,6 +282,7 @@ def test_the_wheel_carries_every_spec_and_each_parses(wheel):
             assert declared["name"] == Path(name).stem
 
 
+@pytest.mark.slow
 def test_arviz_may_come_first():
     # ArviZ leaves a lazy NumPyro behind; `import numpyro.distributions` would then load it twice.
     run = (

@@ -11,6 +11,8 @@ from analyses import geweke
 from analyses.plain_program import PlainProgram
 from bayes_lrmf.simulate import simulate
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 
 def test_the_marginal_draw_is_that_of_the_simulator():
     spec = geweke.tiny("laplacian")

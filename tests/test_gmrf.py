@@ -404,6 +404,7 @@ def test_draws_of_a_program_are_one_field_per_row(key):
     assert len(np.unique(draws["factors"][..., 0])) == 6
 
 
+@pytest.mark.slow
 def test_variational_fit_finds_the_posterior_mean(key, rng):
     adjacency = adjacency_of(4, [(0, 1), (1, 2)])
     graph = LaplacianGraph(adjacency)

@@ -72,6 +72,7 @@ def test_python_raises_once_the_step_has_ended(begun):
     assert process.returncode in (1, -signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_signals_reach_a_thread_while_the_main_one_is_held_up(monkeypatch):
     said, ended = [], threading.Event()
 

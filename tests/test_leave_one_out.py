@@ -7,6 +7,8 @@ import pytest
 
 from analyses import leave_one_out
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 
 @pytest.mark.ledger
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def test_models_without_recorded_kin_and_kin_of_each_other_are_added(split):
     assert {"a/stranger", "b/stranger"} <= set(grown.design.core.nodes)
 
 
-@pytest.mark.parametrize("sd", [0.5, 1.0])
+@pytest.mark.parametrize("sd", [pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 def test_noisy_counts_are_read_with_their_noise(sd, rng):
     """Log-odds of 2 under noise show a mean nearer to one half, which is not theirs."""
     psi = 2 + sd * rng.standard_normal(200)

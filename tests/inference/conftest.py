@@ -16,14 +16,6 @@ from bayes_lrmf.spec import read_spec
 
 
 @pytest.fixture
-def unoptimised():
-    """Compile in half the time, for tests that compare what a program gives with what it gives."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
 def pair():
     """Return a design of two models on an item, which is enough to be refused."""
     table = {"model": ["a", "b"], "benchmark": "x", "item": "1", "response": [0, 1]}

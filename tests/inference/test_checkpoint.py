@@ -166,6 +166,7 @@ def test_arrays_hold_all_that_sweeps_renew(simulated, spec):
         np.testing.assert_allclose(back.arrays()[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(simulated, killed, file):
     design = simulated(LRMF)
     expected = undisturbed("vb")
@@ -362,6 +363,7 @@ def test_seconds_between_writes_and_their_share_of_the_time(file, monkeypatch):
     assert len(written) == n + 1
 
 
+@pytest.mark.slow
 def test_seconds_of_all_processes_are_counted(simulated, killed, file, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(module, "monotonic", lambda: now[0])

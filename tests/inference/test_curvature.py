@@ -22,6 +22,8 @@ from bayes_lrmf.simulate import simulate
 from bayes_lrmf.spec import read_spec
 from bayes_lrmf.storage import read_posterior, write_posterior
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 
 def fitted(rank, shape="student_t"):
     spec = dataclasses.replace(read_spec("directed"), rank=rank, step_shape=shape)

@@ -14,6 +14,8 @@ from bayes_lrmf.inference.gauge import FixedGauge
 from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.program import components
 
+pytestmark = pytest.mark.usefixtures("unoptimised")
+
 
 @pytest.mark.slow
 def test_reference_keeps_psi_of_the_mode_and_its_gauge(problem):

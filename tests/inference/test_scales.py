@@ -216,6 +216,7 @@ def test_a_start_with_factors_to_spare_ends_at_a_mode(monkeypatch):
     assert fit.record.trace[-1] == pytest.approx(plain.record.trace[-1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_start_leaves_a_point_of_the_spec(monkeypatch, tmp_path):
     monkeypatch.setattr(search, "_WIDE_FROM", 0)
     design, spec = made("laplacian")

@@ -530,6 +530,7 @@ def test_laplacian_scales_end_where_those_of_nuts_lie():
     assert errors[0] < errors[1] + 0.005
 
 
+@pytest.mark.slow
 def test_fits_work_whichever_module_is_imported_first():
     run = "import bayes_lrmf.posterior, numpyro.distributions as d; d.distribution"
     subprocess.run([sys.executable, "-c", run], check=True)

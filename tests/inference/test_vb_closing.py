@@ -181,6 +181,7 @@ def test_scales_that_do_not_settle_make_a_fit_that_has_not_converged(counts, mon
     assert not record.converged
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_settle_make_a_fit_that_has_not_converged(monkeypatch):
     spec = dataclasses.replace(read_spec("directed"), rank=1)
     data = simulate(spec, key=jax.random.key(1), n_models=20, n_items=12, n_benchmarks=2)
