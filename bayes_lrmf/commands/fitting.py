@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["diagnose", "fit", "simulate"]
 
 METHODS = ("map", "svi", "nuts", "vb")
+_ONLY_OF = {
+    "num_warmup": ("nuts",),
+    "num_samples": ("nuts",),
+    "num_chains": ("nuts",),
+    "max_steps": ("map", "svi", "vb"),
+}
 NOT_CONVERGED = 3
 
 
@@ -143,6 +149,7 @@ def fit(
     declared = named or read_spec(default_spec(method))
     if chosen:
         say(f"method {method}, spec {declared.name}: chosen for this table")
+    _say_unused(method)
     tree = features = None
     if lineage is not None:
         tree = read_lineage(lineage, aliases=aliases)
@@ -207,6 +214,14 @@ def fit(
         say(f"not converged; `bayes-lrmf diagnose {output}` says what to do")
         return NOT_CONVERGED
     return 0
+
+
+def _say_unused(method: str) -> None:
+    given = click.get_current_context().get_parameter_source
+    for name, methods in _ONLY_OF.items():
+        if method not in methods and given(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("_", "-")
+            say(f"note: {option} is for {', '.join(methods)}; method {method} does not use it")
 
 
 def _checkpoint_of(output: str) -> str:
