@@ -20,6 +20,7 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.files import written_whole
 from bayes_lrmf.holdouts import families, hold_out_cold
 from bayes_lrmf.inference import fit_map, fit_vb
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.joining import joined, on_items_of
 from bayes_lrmf.plan import make_plan
 from bayes_lrmf.posterior import Posterior
@@ -186,8 +187,7 @@ def judged(replay: Replay, seen: np.ndarray, mean: np.ndarray, draws: Any) -> pd
     )
     table["error"] = np.abs(table["mean"] - score)
     for q in COVERAGE if draws is not None else ():
-        tail = (1 - q) / 2
-        lower, upper = (e[rows, cols] for e in np.quantile(draws, [tail, 1 - tail], axis=0))
+        lower, upper = (e[rows, cols] for e in equal_tailed(draws, q))
         table[f"width_{100 * q:.0f}"] = upper - lower
         table[f"coverage_{100 * q:.0f}"] = ((lower <= score) & (score <= upper)).astype(float)
     return table

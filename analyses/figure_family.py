@@ -10,6 +10,7 @@ from analyses import study
 from bayes_lrmf.design import make_design
 from bayes_lrmf.evaluate import Setting
 from bayes_lrmf.inference import fit_method
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.plots import plot_family
 from bayes_lrmf.predict import score_draws
@@ -30,7 +31,7 @@ def script(quick: bool) -> pd.DataFrame:
     posterior = fit_method("svi", design, spec, key=jax.random.key(0))
     draws = score_draws(posterior, key=jax.random.key(1), models=list(family.nodes), n_draws=400)
     average = draws.scores.mean(axis=2, dtype=np.float64)
-    lower, upper = np.quantile(average, [0.05, 0.95], axis=0)
+    lower, upper = equal_tailed(average, 0.9)
     successes, trials = data.responses.totals()
     observed = pd.Series(
         (successes / np.where(trials > 0, trials, np.nan)).mean(axis=1), data.responses.models

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bayes_lrmf.checks import InputError, positive, probability, whole_number
 from bayes_lrmf.design import Design
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.jumps import benchmark_steps, jumps, pulled
 from bayes_lrmf.lineage_quality import recorded_parents
 from bayes_lrmf.posterior import Posterior, VariationalState
@@ -75,11 +76,11 @@ def flag(
     """
     if posterior.is_point:
         raise InputError("a point estimate knows no uncertainty", fix="fit with vb, svi or nuts")
-    tail = (1 - probability(ci_prob, name="ci_prob")) / 2
+    ci_prob = probability(ci_prob, name="ci_prob")
     drawn = score_draws(posterior, key=key, models=models, n_draws=n_draws)
     n_kin = _evaluated_relatives(posterior.design)
     at = [posterior.design.periphery.index[m] for m in drawn.models]
-    table = _scores(drawn, tail).assign(n_kin=np.repeat(n_kin[at], len(drawn.benchmarks)))
+    table = _scores(drawn, ci_prob).assign(n_kin=np.repeat(n_kin[at], len(drawn.benchmarks)))
     found = []
     if threshold is not None:
         found.append(_undecided(table, drawn, probability(threshold, name="threshold"), ci_prob))
@@ -87,7 +88,7 @@ def flag(
         k = whole_number(top_k, name="top_k")
         if k >= len(drawn.models):
             raise InputError(f"top_k is {k}, of {len(drawn.models)} models", fix="give fewer")
-        found.append(_unranked(drawn, k, tail, ci_prob))
+        found.append(_unranked(drawn, k, ci_prob))
     if max_width is not None:
         found.append(_wide(table, positive(max_width, name="max_width"), ci_prob))
     found += [
@@ -98,17 +99,17 @@ def flag(
     return pd.concat(found, ignore_index=True)[_COLUMNS]
 
 
-def _scores(drawn: ScoreDraws, tail: float) -> pd.DataFrame:
+def _scores(drawn: ScoreDraws, ci_prob: float) -> pd.DataFrame:
     scores = drawn.scores
-    lower, upper = np.quantile(scores, [tail, 1 - tail], axis=0)
+    lower, upper = equal_tailed(scores, ci_prob)
     n_models, n_benchmarks = scores.shape[1:]
     return pd.DataFrame(
         {
             "model": np.repeat(drawn.models, n_benchmarks),
             "benchmark": np.tile(drawn.benchmarks, n_models),
             "mean": scores.mean(0, dtype=float).ravel(),
-            "lower": lower.ravel().astype(float),
-            "upper": upper.ravel().astype(float),
+            "lower": lower.ravel(),
+            "upper": upper.ravel(),
             "n_items": drawn.n_items.ravel(),
             "n_observed": drawn.n_observed.ravel(),
         }
@@ -163,18 +164,18 @@ def _undecided(
     return some.assign(reason=reason)
 
 
-def _unranked(drawn: ScoreDraws, k: int, tail: float, ci_prob: float) -> pd.DataFrame:
+def _unranked(drawn: ScoreDraws, k: int, ci_prob: float) -> pd.DataFrame:
     average = drawn.scores.mean(-1)
     rank = (-average).argsort(1, kind="stable").argsort(1, kind="stable")
     inside = (rank < k).mean(0)
-    lower, upper = np.quantile(average, [tail, 1 - tail], axis=0)
+    lower, upper = equal_tailed(average, ci_prob)
     table = pd.DataFrame(
         {
             "model": drawn.models,
             "benchmark": AVERAGE,
             "mean": average.mean(0, dtype=float),
-            "lower": lower.astype(float),
-            "upper": upper.astype(float),
+            "lower": lower,
+            "upper": upper,
             "rule": "rank",
             "value": inside,
         }

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayes_lrmf.checks import InputError, probability
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.predict import ScoreDraws, predict_items, score_draws
 from bayes_lrmf.responses import Responses
@@ -62,9 +63,7 @@ class Forecast:
         """
         if self.is_point:
             raise InputError("a point forecast has no intervals", fix="use another method")
-        tail = (1 - probability(ci_prob, name="ci_prob")) / 2
-        lower, upper = np.quantile(self.scores.scores, [tail, 1 - tail], axis=0)
-        return lower.astype(np.float64), upper.astype(np.float64)
+        return equal_tailed(self.scores.scores, probability(ci_prob, name="ci_prob"))
 
 
 def posterior_forecast(

@@ -9,6 +9,7 @@ from scipy import stats
 
 from bayes_lrmf.checks import InputError, probability
 from bayes_lrmf.coldstart import add
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.joining import on_items_of
 from bayes_lrmf.plan import AT_RANDOM, FEWEST_AT_RANDOM
 from bayes_lrmf.posterior import Posterior
@@ -119,7 +120,7 @@ def guard(
     more, and no less than the fit expects. Items that were run in part count as drawn in two stages
     (Cochran 1977, section 10.3). Discoveries are those of Benjamini and Hochberg.
     """
-    tail = (1 - probability(ci_prob, name="ci_prob")) / 2
+    ci_prob = probability(ci_prob, name="ci_prob")
     table = on_items_of(posterior.design.responses, responses)
     names, design = list(table.models), posterior.design
     if any(name not in design.periphery.index for name in names):
@@ -169,8 +170,8 @@ def guard(
             within = float(((m * rate * (1 - rate) * part)[seen] * each**2).mean())
             n_left = int((n == 0).sum())
             mean, sd = _estimate(base, residual, further, expected, within, n_left, total)
-            reach = sd * stats.t.ppf(1 - tail, len(residual) - 1)
-            known = _of_fit(updated, shown, model, benchmark, key, tail, n_draws)
+            reach = sd * stats.t.ppf((1 + ci_prob) / 2, len(residual) - 1)
+            known = _of_fit(updated, shown, model, benchmark, key, ci_prob, n_draws)
             z = abs(mean - known[0]) / sd if sd > 0 else 0.0
             p_value = 2 * stats.t.sf(z, len(residual) - 1)
             ends = max(mean - reach, 0.0), min(mean + reach, 1.0)
@@ -213,7 +214,7 @@ def _of_fit(
     model: str,
     benchmark: str,
     key: jax.Array,
-    tail: float,
+    ci_prob: float,
     n_draws: int,
 ) -> tuple[float, float, float]:
     """Return mean and interval of a score of the fit."""
@@ -222,5 +223,5 @@ def _of_fit(
         return mean, lower, upper
     draws = score_draws(posterior, key=key, models=[model], n_draws=n_draws).scores
     average = draws[:, 0].mean(-1)
-    lower, upper = np.quantile(average, [tail, 1 - tail])
+    lower, upper = equal_tailed(average, ci_prob)
     return float(average.mean()), float(lower), float(upper)

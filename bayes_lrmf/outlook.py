@@ -11,6 +11,7 @@ import pandas as pd
 
 from bayes_lrmf.checks import InputError, one_of, positive, probability
 from bayes_lrmf.coldstart import add
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.lineage import RELATIONS, lineage_from_frame
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.predict import score_draws
@@ -107,7 +108,7 @@ def _outlook(
     ci_prob: float,
     n_draws: int,
 ) -> Outlook:
-    tail = (1 - probability(ci_prob, name="ci_prob")) / 2
+    ci_prob = probability(ci_prob, name="ci_prob")
     known = posterior.design.periphery.index
     posterior.design.places(parents)
     for model, weight in parents.items():
@@ -121,7 +122,7 @@ def _outlook(
     drawn = score_draws(grown, key=key, models=[name, *parents], n_draws=n_draws)
     scores, benchmarks = drawn.with_average()
     own, others = scores[:, 0].astype(float), scores[:, 1:].astype(float)
-    lower, upper = np.quantile(own, [tail, 1 - tail], axis=0)
+    lower, upper = equal_tailed(own, ci_prob)
     table = pd.DataFrame(
         {
             "benchmark": benchmarks,

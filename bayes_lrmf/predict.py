@@ -14,6 +14,7 @@ import pandas as pd
 from bayes_lrmf.cell_draws import cell_probabilities, noise_given, successes_left
 from bayes_lrmf.checks import InputError, one_of, probability, whole_number
 from bayes_lrmf.draws import concentration_of, noise_sd_of, rows_and_columns
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.progress import Progress
 from bayes_lrmf.responses import AVERAGE
@@ -224,10 +225,9 @@ def summarised(draws: np.ndarray, ci_prob: float, is_point: bool) -> dict[str, n
     if is_point:
         empty = np.full(mean.shape, np.nan)
         return {"mean": mean, "sd": empty, "lower": empty, "upper": empty}
-    tail = (1 - ci_prob) / 2
-    lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
+    lower, upper = equal_tailed(draws, ci_prob)
     sd = draws.std(0, ddof=1, dtype=np.float64)
-    return {"mean": mean, "sd": sd, "lower": lower.astype(float), "upper": upper.astype(float)}
+    return {"mean": mean, "sd": sd, "lower": lower, "upper": upper}
 
 
 def predict_benchmarks(

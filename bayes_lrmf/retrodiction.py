@@ -9,6 +9,7 @@ from scipy.special import expit
 
 from bayes_lrmf.checks import probability, whole_number
 from bayes_lrmf.draws import noise_sd_of
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.posterior import Posterior
 
 __all__ = ["calibration"]
@@ -46,7 +47,7 @@ def calibration(
         of successes, its predictive interval (empty for a point estimate, which has none of its
         parameters), and the trials in the bin.
     """
-    tail = (1 - probability(ci_prob, name="ci_prob")) / 2
+    ci_prob = probability(ci_prob, name="ci_prob")
     n_bins, design = whole_number(n_bins, name="n_bins"), posterior.design
     draw_key, rest = jax.random.split(key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(rest)).tolist())
@@ -81,5 +82,5 @@ def calibration(
     # Responses of fractions are trials of one cell each: rounding keeps their number whole.
     anew = rng.binomial(np.rint(n).astype(np.int64), p)
     share = np.stack([np.bincount(at, draw, n_bins) for draw in anew])[:, filled] / trials[filled]
-    table["lower"], table["upper"] = np.quantile(share, [tail, 1 - tail], axis=0)
+    table["lower"], table["upper"] = equal_tailed(share, ci_prob)
     return table

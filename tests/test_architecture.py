@@ -20,6 +20,7 @@ FLOORS = {
     "checks": 0,
     "files": 0,
     "interruption": 0,
+    "intervals": 0,
     "metrics": 0,
     "progress": 0,
     "sharing": 0,

@@ -16,6 +16,7 @@ from bayes_lrmf.checks import InputError
 from bayes_lrmf.design import make_design
 from bayes_lrmf.flag import flag
 from bayes_lrmf.inference import fit_map, fit_vb
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.predict import ScoreDraws, predict_ranks, score_draws
 from bayes_lrmf.responses import responses_from_frame
 from bayes_lrmf.spec import read_spec
@@ -45,7 +46,7 @@ def rule(table, name):
 
 def test_wide_intervals_are_flagged_widest_first(posterior, drawn):
     found = rule(flag(posterior, key=KEY, max_width=0.3), "width")
-    lower, upper = np.quantile(drawn.scores, [0.05, 0.95], axis=0)
+    lower, upper = equal_tailed(drawn.scores, 0.9)
     width = (upper - lower).ravel()
     assert (width > 0.3).any()
     np.testing.assert_allclose(found["value"], np.sort(width[width > 0.3])[::-1])
@@ -170,8 +171,7 @@ def test_ranks_in_doubt_are_those_of_ten_draws(posterior, by_hand):
         assert row["benchmark"] == "average"
         assert row["reason"] == f"among the 1 best of 3 with probability {first[u]:.2f}: undecided"
         assert row["mean"] == pytest.approx(average[:, u].mean())
-        assert row["lower"] == pytest.approx(np.quantile(average[:, u], 0.125))
-        assert row["upper"] == pytest.approx(np.quantile(average[:, u], 0.875))
+        assert (row["lower"], row["upper"]) == equal_tailed(average[:, u], 0.75)
     # The second is among the two best in all ten draws, the others in eight and in two.
     found = rule(flag(posterior, key=KEY, top_k=2, ci_prob=0.85), "rank")
     assert set(found["model"]) == set(by_hand.models[[0, 2]])
@@ -184,7 +184,7 @@ def test_ranks_in_doubt_are_those_of_ten_draws(posterior, by_hand):
 
 def test_widths_and_kin_are_those_of_ten_draws(posterior, data, by_hand):
     found = rule(flag(posterior, key=KEY, max_width=0.2, ci_prob=0.5), "width")
-    lower, upper = np.quantile(by_hand.scores[:, 1, 0], [0.25, 0.75])
+    lower, upper = equal_tailed(by_hand.scores[:, 1, 0], 0.5)
     assert list(found["model"]) == [by_hand.models[1]]
     assert found["value"].iloc[0] == pytest.approx(upper - lower)
     assert found["lower"].iloc[0] == pytest.approx(lower)

@@ -20,6 +20,7 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.draws import rows_and_columns
 from bayes_lrmf.inference.map import fit_map
 from bayes_lrmf.inference.svi import fit_svi
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.posterior import DrawsState
 from bayes_lrmf.predict import (
     ScoreDraws,
@@ -93,7 +94,7 @@ def test_ranks_of_four_draws_by_hand(monkeypatch):
     assert list(first["b"]) == [1.5 / 4, 0.25, 1.5 / 4]
     assert list(first["c"]) == [0.0, 0.25, 0.5 / 4]
     np.testing.assert_allclose(table["mean"], expected.mean(0).ravel())
-    np.testing.assert_allclose(table["lower"], np.quantile(expected, 0.25, axis=0).ravel())
+    np.testing.assert_allclose(table["lower"], equal_tailed(expected, 0.5)[0].ravel())
     assert set(table["n_models"]) == {3}
 
 
@@ -104,7 +105,7 @@ def test_benchmark_table_of_four_draws_by_hand(monkeypatch):
     assert list(table["benchmark"]) == ["x", "y"] * 3
     np.testing.assert_allclose(table["mean"][:2], [0.625, 0.5])
     np.testing.assert_allclose(table["sd"][:2], scipy.stats.tstd(FOUR.scores[:, 0], axis=0))
-    np.testing.assert_allclose(table["upper"][:2], np.quantile(FOUR.scores[:, 0], 0.75, axis=0))
+    np.testing.assert_allclose(table["upper"][:2], equal_tailed(FOUR.scores[:, 0], 0.5)[1])
     assert list(table["n_observed"]) == [4, 0, 1, 2, 0, 0]
     assert set(table["n_items"]) == {4}
 
@@ -114,9 +115,9 @@ def test_summary_of_draws_and_of_a_point():
     summary = summarised(draws, 0.8, is_point=False)
     np.testing.assert_allclose(summary["mean"], [3, 5])
     np.testing.assert_allclose(summary["sd"], [(14 / 3) ** 0.5, 0])
-    # Tails of a tenth each, between order statistics: 1 + 0.3 and 3 + 0.7 * 3.
-    np.testing.assert_allclose(summary["lower"], [1.3, 5], rtol=1e-6)
-    np.testing.assert_allclose(summary["upper"], [5.1, 5], rtol=1e-6)
+    # Of four draws the outermost leave a fifth of further ones at either side.
+    np.testing.assert_array_equal(summary["lower"], [1, 5])
+    np.testing.assert_array_equal(summary["upper"], [6, 5])
     assert all(value.dtype == np.float64 for value in summary.values())
     point = summarised(draws[:1], 0.8, is_point=True)
     np.testing.assert_array_equal(point["mean"], [1, 5])
@@ -378,7 +379,7 @@ def test_probabilities_of_items_know_what_their_cells_showed(by_hand):
     p = cell_probabilities(parts.psi, parts.successes, parts.trials, parts.noise_sd, None, rng)
     table = predict_items(posterior, key=KEY, ci_prob=0.5)
     np.testing.assert_allclose(table["mean"], p.mean(0).ravel(), rtol=1e-5)
-    np.testing.assert_allclose(table["upper"], np.quantile(p, 0.75, axis=0).ravel(), rtol=1e-5)
+    np.testing.assert_allclose(table["upper"], equal_tailed(p, 0.5)[1].ravel(), rtol=1e-5)
     assert list(table["model"]) == ["m"] * 5 + ["n"] * 5
     assert list(table["item"]) == list("abcde") * 2
     assert set(table["kind"]) == {"credible"}

@@ -17,6 +17,7 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.forecast import Forecast, point_forecast, posterior_forecast
 from bayes_lrmf.holdouts import Split, families, hold_out_cells, hold_out_cold
 from bayes_lrmf.inference import fit_map, fit_svi
+from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.predict import ScoreDraws, predict_benchmarks, predict_items
 from bayes_lrmf.responses import responses_from_frame
@@ -211,7 +212,7 @@ def test_interval_scores_by_hand_and_by_scoringrules(make, rng):
     col = frame["benchmark"].map({b: i for i, b in enumerate(split.test.benchmarks)}).to_numpy()
     y, draws = frame["score"].to_numpy(), forecast.scores.scores[:, row, col].astype(float)
     for q in (0.5, 0.8, 0.9, 0.95):
-        lower, upper = np.quantile(draws, [(1 - q) / 2, (1 + q) / 2], axis=0)
+        lower, upper = equal_tailed(draws, q)
         assert found[f"coverage_{100 * q:.0f}"] == np.mean((lower <= y) & (y <= upper))
         assert found[f"width_{100 * q:.0f}"] == pytest.approx(np.mean(upper - lower), rel=1e-5)
         if q == 0.9:
