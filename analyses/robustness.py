@@ -20,7 +20,6 @@ from bayes_lrmf.design import make_design
 from bayes_lrmf.diagnose import diagnose, trials_a_parameter
 from bayes_lrmf.flag import flag
 from bayes_lrmf.inference import fit_vb
-from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.lineage_quality import likely_parents, recorded_parents
 from bayes_lrmf.posterior import Posterior
@@ -299,9 +298,8 @@ def measured(told: World, posterior: Posterior, seed: int) -> pd.DataFrame:
     parts = [used[of_item[used] == b] for b in drawn.benchmarks]
     right = [told.successes[np.ix_(at, part)].sum(1) / full[part].sum() for part in parts]
     scores = np.stack(right, axis=1)
-    lower, upper = equal_tailed(drawn.scores, CI_PROB)
-    # Draws are float32: a score that no draw leaves open would miss its own interval.
-    spread = {"lower": lower - 1e-6, "upper": upper + 1e-6, "mean": drawn.scores.mean(0)}
+    lower, upper = drawn.intervals(CI_PROB)
+    spread = {"lower": lower, "upper": upper, "mean": drawn.scores.mean(0)}
     flat_scores = pd.DataFrame({name: value.ravel() for name, value in spread.items()})
     totals = _judged(flat_scores, scores.ravel()).assign(row=np.repeat(at, scores.shape[1]))
     lines = []

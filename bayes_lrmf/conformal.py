@@ -56,5 +56,5 @@ def conformal_forecast(forecast: Forecast, known: Forecast, split: Split) -> For
         at = np.ceil(probability * (len(own) + 1)).astype(int) - 1
         half = own[np.minimum(at, len(own) - 1)][:, None]
         draws[:, :, b] = np.concatenate([mean[:, b] - half, mean[:, b] + half])
-    scores = dataclasses.replace(forecast.scores, scores=np.clip(draws, 0, 1), kind="predictive")
+    scores = dataclasses.replace(forecast.scores, scores=np.clip(draws, 0, 1), kind="conformal")
     return dataclasses.replace(forecast, scores=scores)

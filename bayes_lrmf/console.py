@@ -77,10 +77,17 @@ def warn_of_strangers(lineage: Lineage, table: Responses) -> None:
     say(f"warning: the lineage knows no model of the table{hint}: see --aliases")
 
 
-def checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
-    """Refuse an output that cannot be written before the work, not after it."""
+def checked_output(
+    path: str | None, *, suffixes: tuple[str, ...], inputs: Iterable[str | None] = ()
+) -> None:
+    """Refuse an output that cannot be written, or is an input, before the work, not after it.
+
+    Inputs may be names of files after an @, as options have them, or None.
+    """
     if path is None:
         return
+    if any(given and _is_file(path, given.removeprefix("@")) for given in inputs):
+        raise InputError("the output would replace an input", where=path, fix="name them apart")
     target = Path(path)
     if target.is_dir():
         raise InputError("the output is a folder", where=path, fix="name a file")
@@ -90,6 +97,10 @@ def checked_output(path: str | None, *, suffixes: tuple[str, ...]) -> None:
         raise InputError("cannot write there", where=path, fix="choose another folder")
     if not path.lower().endswith(suffixes):
         raise InputError("unknown kind of output", where=path, fix="end it in " + suffixes[0])
+
+
+def _is_file(path: str, other: str) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
 
 
 def checked_outputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 import tempfile
@@ -19,6 +20,7 @@ except ImportError:  # Windows has no such locks.
 __all__ = ["existing_file", "locked", "remove_leftovers", "written_whole"]
 
 _PART = "-being-written-"
+_LONGEST_STEM = 50
 
 
 def existing_file(path: str | os.PathLike[str], *, what: str) -> Path:
@@ -49,7 +51,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError("the output is a folder", where=str(path), fix="name a file")
     try:
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.stem}{_PART}", suffix=target.suffix
+            dir=target.parent, prefix=_prefix(target), suffix=target.suffix
         )
     except OSError as error:
         raise InputError(
@@ -91,6 +93,15 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
+def _prefix(target: Path) -> str:
+    stem = target.stem
+    if len(stem) > _LONGEST_STEM:
+        # Room for what is added to a name that is as long as names may be.
+        digest = hashlib.sha256(stem.encode(errors="surrogatepass")).hexdigest()[:12]
+        stem = stem[: _LONGEST_STEM - len(digest)] + digest
+    return f".{stem}{_PART}"
+
+
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """Remove temporary files of `written_whole` that a killed process left beside `path`.
 
@@ -98,12 +109,12 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """
     target = Path(os.path.realpath(path))
     # As many characters as `tempfile` puts in.
-    length = len(f".{target.stem}{_PART}{target.suffix}") + 8
+    length = len(_prefix(target) + target.suffix) + 8
     for found in target.parent.iterdir():
         name = found.name
         if (
             len(name) == length
-            and name.startswith(f".{target.stem}{_PART}")
+            and name.startswith(_prefix(target))
             and name.endswith(target.suffix)
         ):
             found.unlink(missing_ok=True)

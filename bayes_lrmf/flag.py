@@ -101,7 +101,7 @@ def flag(
 
 def _scores(drawn: ScoreDraws, ci_prob: float) -> pd.DataFrame:
     scores = drawn.scores
-    lower, upper = equal_tailed(scores, ci_prob)
+    lower, upper = drawn.intervals(ci_prob)
     n_models, n_benchmarks = scores.shape[1:]
     return pd.DataFrame(
         {
@@ -138,7 +138,7 @@ def _what_is_known(row: Mapping[Hashable, Any]) -> str:
 
 def _wide(table: pd.DataFrame, limit: float, ci_prob: float) -> pd.DataFrame:
     width = table["upper"] - table["lower"]
-    wide = table.assign(rule="width", value=width)[width > limit]
+    wide = table.assign(rule="width", value=width)[width > limit + _ROUNDING]
     wide = wide.sort_values("value", ascending=False, kind="stable")
     reason = [
         f"the {ci_prob:.0%} interval is {row['value']:.2f} wide, more than {limit:g}: "

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from bayes_lrmf.checks import InputError, probability
-from bayes_lrmf.intervals import equal_tailed
 from bayes_lrmf.posterior import Posterior
 from bayes_lrmf.predict import ScoreDraws, predict_items, score_draws
 from bayes_lrmf.responses import Responses
@@ -63,7 +62,7 @@ class Forecast:
         """
         if self.is_point:
             raise InputError("a point forecast has no intervals", fix="use another method")
-        return equal_tailed(self.scores.scores, probability(ci_prob, name="ci_prob"))
+        return self.scores.intervals(probability(ci_prob, name="ci_prob"))
 
 
 def posterior_forecast(

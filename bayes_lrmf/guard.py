@@ -100,15 +100,16 @@ def guard(
     -------
     DataFrame
         ``model, benchmark, n_random, mean, lower, upper, model_mean, model_lower, model_upper,
-        p_value, disagree``, for pairs with five items at random. ``mean`` is unbiased over draws of
-        the items however wrong the fit is. ``disagree`` marks pairs whose score of the fit lies
-        further from it than chance allows, with at most 5 % false ones expected among them.
+        p_value, disagree``, for pairs with five items at random and some left to run.
+        ``mean`` is unbiased over draws of the items however wrong the fit is. ``disagree`` marks
+        pairs whose score of the fit lies further from it than chance allows, with at most 5 % false
+        ones expected among them.
         In tables of one item a benchmark, items at random tell of the mean over benchmarks.
 
     Raises
     ------
     InputError
-        If no pair has five items at random.
+        If there is no such pair.
 
     Notes
     -----
@@ -148,14 +149,14 @@ def guard(
         for benchmark, of_group in groups:
             k, n = (part[u, of_group].astype(float) for part in before)
             y, m = (part[u, of_group].astype(float) for part in drawn)
-            q, left = p[u, of_group], np.maximum(full[of_group] - n, 0)
-            whole = np.maximum(full[of_group], n)
+            whole = np.maximum(full[of_group], np.maximum(n, m))
+            q, left = p[u, of_group], whole - n
             scale = 1 / whole if single else np.ones(len(of_group))
             seen = (m > 0) & (n == 0)
-            if seen.sum() < FEWEST_AT_RANDOM:
+            if seen.sum() < FEWEST_AT_RANDOM or (n + m >= full[of_group]).all():
                 continue
             # Of a full run, where part of one was seen.
-            each = (full[of_group] / np.maximum(m, 1) * scale)[seen]
+            each = (whole / np.maximum(m, 1) * scale)[seen]
             residual = (y - m * q)[seen] * each
             expected = (m * q * (1 - q))[seen] * each**2
             total = len(of_group) if single else float(whole.sum())
@@ -178,8 +179,8 @@ def guard(
             rows.append((model, benchmark, len(residual), mean, *ends, *known, p_value))
     if not rows:
         raise InputError(
-            f"no benchmark of a model has {FEWEST_AT_RANDOM} results at random",
-            fix="run more items at random",
+            f"no benchmark of a model has {FEWEST_AT_RANDOM} results at random, and items left",
+            fix="run more items at random, but not all",
         )
     found = pd.DataFrame(rows, columns=_COLUMNS[:-1])
     adjusted = stats.false_discovery_control(found["p_value"].to_numpy())

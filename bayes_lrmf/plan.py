@@ -262,16 +262,19 @@ def _drawn(
             groups += [
                 (state, u, items[state.open[u, items]])
                 for items in of_benchmark
-                if state.is_drawable(u, items) and state.open[u, items].sum() >= FEWEST_AT_RANDOM
+                if state.is_drawable(u, items) and state.open[u, items].sum() > FEWEST_AT_RANDOM
             ]
     for at in rng.permutation(len(groups)):
         state, u, items = groups[at]
-        chosen = rng.permutation(items)[:_SPOT]
-        within = spent + state.cost[u, chosen].cumsum() <= budget * (1 + _ROUNDING)
-        # To leave the dear ones of a draw out would make it one of the others.
-        chosen = chosen[within if within.all() or np.ptp(state.cost[u, items]) == 0 else []]
-        if len(chosen) < FEWEST_AT_RANDOM:
+        # Of what is left to run half stays: a score that is known needs no check.
+        n = max(min(_SPOT, len(items) // 2), FEWEST_AT_RANDOM)
+        # How many does not depend on which: to leave dear ones out, or to draw again where a draw
+        # is dear, would make it a draw of the others.
+        dearest = np.sort(state.cost[u, items])[::-1][:n]
+        n = int((spent + dearest.cumsum() <= budget * (1 + _ROUNDING)).sum())
+        if n < FEWEST_AT_RANDOM:
             continue
+        chosen = rng.permutation(items)[:n]
         spent += float(state.cost[u, chosen].sum())
         for i in chosen.tolist():
             gain, b = float(state.gains()[u, i]), int(state.items.of_item[i])

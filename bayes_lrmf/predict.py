@@ -11,7 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from bayes_lrmf.cell_draws import cell_probabilities, noise_given, successes_left
+from bayes_lrmf.cell_draws import (
+    cell_probabilities,
+    noise_given,
+    noise_of_means,
+    successes_left,
+)
 from bayes_lrmf.checks import InputError, one_of, probability, whole_number
 from bayes_lrmf.draws import concentration_of, noise_sd_of, rows_and_columns
 from bayes_lrmf.intervals import equal_tailed
@@ -31,9 +36,10 @@ __all__ = [
 ]
 
 LEVELS = ("benchmark", "item", "rank")
-_N_DRAWS = 200
+_N_DRAWS = 400
 _BLOCK_VALUES = 8_000_000
 _FEW_ITEMS = 64
+_FLOAT32 = 1e-7
 _MOST_ITEM_ROWS = 20_000_000
 
 
@@ -48,7 +54,7 @@ class ScoreDraws:
         On 0..1. A point estimate has one draw, its expectation.
     n_items, n_observed : int arrays, shape (n_models, n_benchmarks)
         Trials of a full run, and those observed.
-    kind : {"point", "predictive"}
+    kind : {"point", "predictive", "conformal"}
     """
 
     models: np.ndarray
@@ -67,6 +73,23 @@ class ScoreDraws:
         """Return ranks among these models, `with_average`: 1 is the highest, ties share a mean."""
         scores, _ = self.with_average()
         return np.stack([pd.DataFrame(-draw).rank().to_numpy() for draw in scores])
+
+    def intervals(self, ci_prob: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ends of equal-tailed intervals, float64 of shape (n_models, n_benchmarks).
+
+        They are the fractions that scores are, so that a score at an end is inside.
+        """
+        if self.kind == "conformal":
+            # What is promised is promised of both ends, whole.
+            tail = (1 - ci_prob) / 2
+            lower, upper = np.quantile(self.scores, [tail, 1 - tail], axis=0).astype(np.float64)
+        else:
+            lower, upper = (self._whole(end) for end in equal_tailed(self.scores, ci_prob))
+        return lower, upper
+
+    def _whole(self, scores: np.ndarray) -> np.ndarray:
+        nearest = np.rint(scores * self.n_items) / self.n_items
+        return np.where(np.abs(nearest - scores) < _FLOAT32, nearest, scores)
 
     def of(self, model: str) -> np.ndarray:
         """Return the draws of one model, shape (n_draws, n_benchmarks)."""
@@ -198,7 +221,8 @@ def score_draws(
             else:
                 if noise_sd is not None:
                     psi = rows[:, :, block].mT @ columns
-                    noise = noise_given(psi, successes, trials, noise_sd[:, items], rng)
+                    told = psi, successes, trials, noise_sd[:, items]
+                    noise = noise_of_means(*told) if posterior.is_point else noise_given(*told, rng)
                 mean, variance = _moments(
                     rows[:, :, block], columns, successes, trials, left, correlation, noise
                 )
@@ -221,13 +245,19 @@ def score_draws(
 
 def summarised(draws: np.ndarray, ci_prob: float, is_point: bool) -> dict[str, np.ndarray]:
     """Return mean, sd, lower and upper of draws along axis 0; a point has a mean alone."""
+    ends = None if is_point else equal_tailed(draws, ci_prob)
+    return _summary(draws, ends)
+
+
+def _summary(
+    draws: np.ndarray, ends: tuple[np.ndarray, np.ndarray] | None
+) -> dict[str, np.ndarray]:
     mean = draws.mean(0, dtype=np.float64)
-    if is_point:
+    if ends is None:
         empty = np.full(mean.shape, np.nan)
         return {"mean": mean, "sd": empty, "lower": empty, "upper": empty}
-    lower, upper = equal_tailed(draws, ci_prob)
     sd = draws.std(0, ddof=1, dtype=np.float64)
-    return {"mean": mean, "sd": sd, "lower": lower, "upper": upper}
+    return {"mean": mean, "sd": sd, "lower": ends[0], "upper": ends[1]}
 
 
 def predict_benchmarks(
@@ -264,7 +294,8 @@ def predict_benchmarks(
     """
     ci_prob = probability(ci_prob, name="ci_prob")
     draws = score_draws(posterior, key=key, models=models, n_draws=n_draws, progress=progress)
-    summary = summarised(draws.scores, ci_prob, posterior.is_point)
+    ends = None if posterior.is_point else draws.intervals(ci_prob)
+    summary = _summary(draws.scores, ends)
     n_models, n_benchmarks = draws.n_items.shape
     return pd.DataFrame(
         {
@@ -327,7 +358,8 @@ def predict_items(
         psi = rows[:, :, block].mT @ cols
         names = posterior.design.models[chosen[block]]
         successes, trials = posterior.design.responses.matrices(names)
-        p = cell_probabilities(psi, successes, trials, noise_sd, concentration, rng)
+        luck = None if posterior.is_point else rng
+        p = cell_probabilities(psi, successes, trials, noise_sd, concentration, luck)
         summary = summarised(p, ci_prob, posterior.is_point)
         observed = np.where(trials > 0, successes / np.maximum(trials, 1), np.nan).astype(float)
         n = len(observed)

@@ -24,7 +24,6 @@ __all__ = ["MOST_MODELS", "ReportData", "report_data"]
 
 MOST_MODELS = 3000
 _STEP_DRAWS = 100
-_FLAG_DRAWS = 400  # as many as `flag` takes
 _COLD_SHARE = 0.2
 _NO_STEPS = ["model", "step", "lower", "upper"]
 _FLAG_COLUMNS = ["model", "benchmark", "mean", "lower", "upper", "rule", "value", "reason"]
@@ -98,7 +97,7 @@ def report_data(
     max_width: float | None = None,
     threshold: float | None = None,
     top_k: int | None = None,
-    n_draws: int = 200,
+    n_draws: int = 400,
     progress: Progress | None = None,
 ) -> ReportData:
     """Gather what a report shows.
@@ -116,7 +115,8 @@ def report_data(
     most : int
         Not for models that are named.
     max_width, threshold, top_k
-        What else to flag, of the models shown: see `flag`, whose draws these rules look at.
+        What else to flag, of the models shown: see `flag`. These rules look at the draws that the
+        scores are of.
     n_draws : int
     progress : Progress, optional
 
@@ -145,7 +145,7 @@ def report_data(
             threshold=threshold,
             top_k=top_k,
             ci_prob=ci_prob,
-            n_draws=_FLAG_DRAWS if limits else 2,
+            n_draws=n_draws if limits else 2,
         )
     drawn = score_draws(posterior, key=key, models=names, n_draws=n_draws, progress=progress)
     scores = _scores(drawn, ci_prob, posterior.is_point)

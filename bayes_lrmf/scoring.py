@@ -174,8 +174,7 @@ def _interval_scores(forecast: Forecast, rows: np.ndarray, split: Split) -> dict
     whole = is_held & (trials == full) & (forecast.scores.n_items[rows] == full)
     if forecast.is_point or not whole.any():
         return nothing
-    # Rounded as the draws are: an end of an interval that equals the score is no miss.
-    y = (successes / np.maximum(trials, 1)).astype(np.float32).astype(np.float64)
+    y = successes / np.maximum(trials, 1)
     found = {}
     for ci_prob in COVERAGE_AT:
         lower, upper = (end[rows][whole] for end in forecast.intervals(ci_prob))
@@ -189,7 +188,7 @@ def _interval_scores(forecast: Forecast, rows: np.ndarray, split: Split) -> dict
     for b in np.flatnonzero(whole.any(axis=0)):  # one by one, since draws become float64
         some = whole[:, b]
         draws = forecast.scores.scores[:, rows[some], b]
-        total += metrics.crps(draws, y[some, b]) * some.sum()
+        total += metrics.crps(draws, y[some, b].astype(draws.dtype)) * some.sum()
     found["crps"] = float(total / whole.sum())
     return {name: found[name] for name in nothing}
 

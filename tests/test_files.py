@@ -167,3 +167,14 @@ def test_a_link_stays_one_and_permissions_stay(tmp_path):
     assert (tmp_path / "link.csv").is_symlink()
     assert place.read_text() == "new"
     assert place.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_longest_names_are_written_and_their_leftovers_found(tmp_path):
+    long = tmp_path / ("a" * 250 + ".csv")
+    with written_whole(long) as temporary:
+        temporary.write_text("x")
+    assert long.read_text() == "x"
+    with written_whole(tmp_path / ("a" * 249 + ".csv")) as other:
+        remove_leftovers(long)
+        assert other.exists()
+        other.touch()

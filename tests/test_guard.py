@@ -11,9 +11,11 @@ import pytest
 from scipy import stats
 
 from bayes_lrmf.checks import InputError
+from bayes_lrmf.coldstart import add
 from bayes_lrmf.design import make_design
 from bayes_lrmf.guard import _estimate, at_random, guard
 from bayes_lrmf.inference import fit_vb
+from bayes_lrmf.lineage import Lineage
 from bayes_lrmf.plan import AT_RANDOM, make_plan
 from bayes_lrmf.predict import predict_items, score_draws
 from bayes_lrmf.responses import AVERAGE, responses_from_frame
@@ -230,3 +232,35 @@ def test_counts_of_a_part_of_a_run_are_judged_by_a_full_one():
     assert (found["n_random"] == 12).all()
     assert np.abs((found["mean"] - truth).mean()) < 0.015
     assert ((found["lower"] <= truth) & (truth <= found["upper"])).sum() >= 6
+
+
+def test_pairs_that_were_run_in_full_are_not_judged(kin_data, kin_fit):
+    """Their score is known: the fit that has seen the results cannot disagree."""
+    model = kin_fit.design.responses.models[3]
+    _, n = kin_fit.design.responses.matrices([model])
+    left = kin_fit.design.items[n[0] == 0]
+    whole = left["benchmark"] == "bench1"
+    some = left[whole | (left.groupby("benchmark").cumcount() < 6)]
+    new = some[["benchmark", "item"]].assign(model=model, response=1)
+    found = guard(kin_fit, responses_from_frame(new), key=KEY)
+    assert set(found["benchmark"]) == {"bench2", "bench3"}
+    with pytest.raises(InputError, match="results at random, and items left"):
+        guard(kin_fit, responses_from_frame(new[whole[new.index]]), key=KEY)
+
+
+def test_more_trials_than_usual_make_an_interval_too():
+    """An item of forty trials elsewhere that was run a hundred times."""
+    spec = dataclasses.replace(read_spec("directed"), rank=1)
+    data = simulate(spec, key=KEY, n_models=20, n_items=16, n_benchmarks=1, trials=40, density=1)
+    frame = data.responses.to_frame()
+    last = data.responses.models[-1]
+    train = responses_from_frame(frame[frame["model"] != last])
+    options = {"key": KEY, "max_sweeps": 3}
+    posterior = fit_vb(make_design(train, spec, lineage=data.lineage), spec, **options)
+    posterior = add(posterior, lineage=Lineage.empty([last]))
+    mine = frame[frame["model"] == last].head(8)
+    mine = mine.assign(successes=mine["successes"] * 100 // 40, trials=100)
+    (row,) = guard(posterior, responses_from_frame(mine), key=KEY, updated=posterior).to_dict(
+        "records"
+    )
+    assert row["lower"] < row["mean"] < row["upper"]

@@ -490,9 +490,26 @@ def test_draws_are_of_benchmarks_that_can_be_run_as_a_whole(kin_data, kin_fit):
     options = {"models": [model], "budget": 40, "at_random": 0.5}
     plan = make_plan(kin_fit, key=KEY, costs=half, **options)
     assert set(plan.loc[plan["reason"] == AT_RANDOM, "benchmark"]) == {"bench2"}
-    # Ten of unequal costs are drawn as they are, or not at all.
+    # As many are drawn as could be paid if all were dear: no draw is one of cheap items.
     dear = items.assign(cost=np.where(items.index % 2 == 0, 1.0, 4.0))
-    for seed in range(5):
+    share = []
+    for seed in range(30):
         plan = make_plan(kin_fit, key=jax.random.key(seed), costs=dear, **options | {"budget": 60})
-        drawn = plan[plan["reason"] == AT_RANDOM]
-        assert (drawn.groupby("benchmark").size() == 10).all()
+        drawn = plan[plan["reason"] == AT_RANDOM].head(7)
+        assert (drawn["benchmark"] == drawn["benchmark"].iloc[0]).all()
+        share.append(drawn.merge(dear)["cost"].eq(4).mean())
+    assert abs(np.mean(share) - 0.5) < 0.1
+
+
+def test_half_of_what_is_left_of_a_benchmark_is_not_drawn(kin_data, kin_fit):
+    models = cold_children(kin_data)[:2]
+    items = kin_fit.design.items
+    some = items[items.groupby("benchmark").cumcount() < 12]
+    run = [(models[0], b, i, 1) for b, i in zip(some["benchmark"], some["item"], strict=True)]
+    table = pd.DataFrame(run, columns=["model", "benchmark", "item", "response"])
+    known = add(kin_fit, responses=responses_from_frame(table))
+    plan = make_plan(known, key=KEY, budget=400, models=models, at_random=0.9)
+    drawn = plan[plan["reason"] == AT_RANDOM].groupby(["model", "benchmark"]).size()
+    left = items["benchmark"].value_counts().iloc[0]
+    assert (drawn[models[1]] == min(10, left // 2)).all()
+    assert (drawn[models[0]] == max((left - 12) // 2, 5)).all()

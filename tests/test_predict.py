@@ -110,6 +110,29 @@ def test_benchmark_table_of_four_draws_by_hand(monkeypatch):
     assert set(table["n_items"]) == {4}
 
 
+def test_ends_of_intervals_are_fractions_of_items():
+    scores = np.array([1 / 3, 0.96, 0.1234567], np.float32)[None, None].repeat(5, axis=0)
+    counted = np.array([[3, 50, 7]])
+    draws = ScoreDraws(
+        np.array(["a"], object), np.array(["x", "y", "z"], object), scores, counted, 0 * counted,
+        "predictive",
+    )  # fmt: skip
+    for end in draws.intervals(0.9):
+        # No draw of the third is one: expectations and averages stay as they are.
+        assert list(end[0]) == [1 / 3, 0.96, float(np.float32(0.1234567))]
+
+
+def test_ends_that_are_promised_hold_both():
+    scores = np.repeat(np.array([0.1, 0.2, 0.3, 0.4], np.float32), [30, 70, 70, 30])[:, None, None]
+    counted = np.array([[10]])
+    one = ScoreDraws(
+        np.array(["a"], object), np.array(["x"], object), scores, counted, 0 * counted, "conformal"
+    )
+    np.testing.assert_allclose(np.ravel(one.intervals(0.8)), [0.1, 0.4])
+    other = dataclasses.replace(one, kind="predictive")
+    np.testing.assert_allclose(np.ravel(other.intervals(0.8)), [0.2, 0.3])
+
+
 def test_summary_of_draws_and_of_a_point():
     draws = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [6.0, 5.0]], np.float32)
     summary = summarised(draws, 0.8, is_point=False)

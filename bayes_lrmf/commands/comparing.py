@@ -44,7 +44,8 @@ def evaluate(
     Finished parts are kept beside the output until all are done: the same command goes on after an
     interruption.
     """
-    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    inputs = (responses, lineage, aliases, models_table, items_table)
+    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"), inputs=inputs)
     from bayes_lrmf import evaluate as study
     from bayes_lrmf.evaluation import readable_table
     from bayes_lrmf.lineage import read_lineage

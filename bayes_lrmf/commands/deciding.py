@@ -25,7 +25,7 @@ LEVELS = ("benchmark", "item", "rank")
 @click.option("--models", metavar="A,B|@FILE", help="By default all, cold-start models too.")
 @click.option("--merge", "recipe", metavar="FILE.yml", help="A recipe of mergekit, run or not.")
 @click.option("--ci-prob", type=float, default=0.9, show_default=True)
-@click.option("--draws", type=click.IntRange(2), default=200, show_default=True)
+@click.option("--draws", type=click.IntRange(2), default=400, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("-o", "--output", metavar="FILE", help="CSV or Parquet; by default standard output.")
 def predict(
@@ -43,7 +43,8 @@ def predict(
     With --merge, predict the scores of a merge that need not exist, and the probabilities that it
     beats each parent and the best of them.
     """
-    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    tables = (".csv", ".csv.gz", ".parquet", ".pq")
+    checked_output(output, suffixes=tables, inputs=(models, recipe))
     one_of(level, LEVELS, name="level")
     if recipe is not None:
         for option in ("models", "level"):
@@ -230,7 +231,8 @@ def flag(
     become known best, or, with --max-width, --threshold or --top-k, so that what these ask is
     decided.
     """
-    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    tables = (".csv", ".csv.gz", ".parquet", ".pq")
+    checked_output(output, suffixes=tables, inputs=(models, runnable, costs))
     if sum(rule is not None for rule in (max_width, threshold, top_k)) > 1:
         raise InputError(
             "more than one of --max-width, --threshold and --top-k", fix="give one of them"
@@ -249,7 +251,7 @@ def flag(
             if value:
                 raise InputError("only for a plan", where=option, fix="add --budget")
     checked_output(lm_eval, suffixes=(".json",))
-    checked_output(inspect, suffixes=(".txt",))
+    checked_output(inspect, suffixes=(".txt",), inputs=(models, runnable))
     import jax
 
     from bayes_lrmf.storage import read_posterior
