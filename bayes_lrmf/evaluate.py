@@ -143,6 +143,9 @@ def evaluate(
     family = families(list(responses.models), background.lineage).astype("int64")
     known = background if told is None else replace(background, lineage=told)
     about = _fingerprint(responses, background, known.lineage)
+    for setting in settings[1:]:
+        # What a table cannot bear is told before hours of what it can.
+        setting.split(responses, background, seed=seeds[0])
     total, done = len(settings) * len(seeds) * len(methods), 0
     found: list[dict[str, pd.DataFrame]] = []
     parts: list[Path] = []

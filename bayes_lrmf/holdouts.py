@@ -128,7 +128,7 @@ def hold_out_roots(
     label = families(list(responses.models), lineage)
     alone = label.index[~label.duplicated(keep=False)]
     if not (groups := _whole_groups(responses, alone)):
-        raise InputError("every model has recorded kin", fix="choose another design")
+        raise InputError("every model has recorded kin", fix="choose another hold-out")
     wanted = min(share * len(alone), whole_number(at_most, name="at_most"))
     hidden = _drawn(groups, wanted, np.random.default_rng(seed))
     return _without("roots", seed, responses, hidden)
@@ -225,7 +225,7 @@ def hold_out_shots(
         # What is shown of one twin would tell the cell of another: hidden, but not scored.
         scored[part] = held[part] & ~np.isin(cells.cols[part], shown[groups[model]])
     if not scored.any():
-        raise InputError(f"no model has more than {k:,} responses", fix="lower k")
+        raise InputError(f"{k:,} shots are all that any hidden model has", fix="give fewer")
     return _split(f"shots:{k}", seed, responses, held, scored)
 
 
@@ -270,9 +270,12 @@ def hold_out_cells(
         responses = replace(responses, notes=(*responses.notes, note))
     n_kept = round(density * responses.n_models * responses.n_items)
     if not 0 < n_kept < responses.n_observed:
+        fix = f"give a density below {responses.density:.3g}"
+        if n_kept < responses.n_observed:
+            fix = "give a larger one, or a larger table"
         raise InputError(
             f"density is {density:g}, which leaves {n_kept:,} of {responses.n_observed:,} cells",
-            fix=f"give a density below {responses.density:.3g}",
+            fix=fix,
         )
     order = np.random.default_rng(seed).permutation(responses.n_observed)
     held, scored = np.zeros((2, len(order)), bool)

@@ -164,7 +164,9 @@ def test_models_and_results_are_added_without_a_refit(capsys):
     more[["model", "benchmark", "item", "response"]].to_csv("results.csv", index=False)
     added = ("add", "vb.nc", "--lineage", "more.csv", "--responses", "results.csv")
     assert run(*added, "-o", "new.nc") == 0
-    assert "2 models and 6 responses added, written to new.nc" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "2 models and 6 responses added, written to new.nc" in said
+    assert "without a recorded parent" not in said
     assert run("predict", "new.nc", "--models", "me/new,me/newer", "-o", "new.csv") == 0
     table = pd.read_csv("new.csv").set_index(["model", "benchmark"])
     assert table.loc["me/new", "n_observed"].sum() == 6
@@ -173,6 +175,12 @@ def test_models_and_results_are_added_without_a_refit(capsys):
     assert run("add", "new.nc", "--responses", "results.csv", "-o", "refused.nc") == 2
     assert "already" in capsys.readouterr().err
     assert not Path("refused.nc").exists()
+    more.assign(model=parent.upper())[["model", "benchmark", "item", "response"]].to_csv(
+        "shouted.csv", index=False
+    )
+    assert run("add", "svi.nc", "--responses", "shouted.csv", "-o", "drawn.nc") == 0
+    said = capsys.readouterr().err
+    assert f"note: new, and without a recorded parent: {parent.upper()} (not {parent}?)" in said
     assert run("add", "svi.nc", "--responses", "results.csv", "-o", "drawn.nc") == 0
     assert "1 model and 6 responses added" in capsys.readouterr().err
     # Results in draws of a Gaussian: its own verdict stays.

@@ -435,8 +435,9 @@ def test_a_model_twice_in_the_models_table(refused):
     ],
 )
 def test_wrong_options_of_evaluate(option, value, words, refused):
-    line = refused("evaluate", "r.csv", "--lineage", "l.csv", option, value, "-o", "m.csv")
-    assert_words(line, words)
+    # A density is noted as not used before it is refused.
+    command = ("evaluate", "r.csv", "--lineage", "l.csv", option, value, "-o", "m.csv")
+    assert_words(refused(*command, alone=option != "--density"), words)
 
 
 def test_outputs_that_are_one_file_are_refused(refused):
@@ -450,6 +451,19 @@ def test_outputs_that_are_one_file_are_refused(refused):
         (("lm-eval", "r.csv", "-o", "o.csv", "--counts", "o.csv"), ("--counts and -o",)),
     ):
         assert_words(refused("import", *command), words)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "./r.csv", "--lineage", "l.csv", "-o", "r.csv"),
+        ("evaluate", "r.csv", "--lineage", "l.csv", "-o", "l.csv"),
+        ("predict", "p.nc", "--models", "@l.csv", "-o", "l.csv"),
+        ("flag", "p.nc", "--budget", "5", "--costs", "r.csv", "-o", "r.csv"),
+    ],
+)
+def test_outputs_that_would_replace_an_input_are_refused(refused, command):
+    assert_words(refused(*command), ("would replace an input", command[-1], "name them apart"))
 
 
 def test_aliases_need_a_lineage(refused):

@@ -208,9 +208,11 @@ def run(folder, monkeypatch, capsys):
 
 
 def test_command_writes_the_long_table_and_prints_a_readable_one(run):
-    options = ("--methods", "item_mean,lineage_mean", "--shots", "0,10", "--seeds", "0,1")
-    code, out, err = run(*options, "-o", "metrics.csv")
+    options = ("--methods", "item_mean,lineage_mean", "--shots", "0,10", "--seeds", "0,1,0")
+    code, out, err = run(*options, "--density", "0.3", "-o", "metrics.csv")
     assert code == 0
+    assert "note: --density is for --holdout cells; hold-out cold does not use it" in err
+    assert "Differences weigh each hidden model alike" in out
     table = pd.read_csv("metrics.csv")
     assert list(table) == ["holdout", "seed", "method", "metric", "value"]
     assert set(table["holdout"]) == {"cold", "shots:10"}
@@ -266,7 +268,7 @@ def test_conformal_intervals_need_no_tuning():
         (("--methods", "scaling"), "method scaling needs features of models; give --models-table"),
         (("--holdout", "time", "--methods", "item_mean"), "needs dates of models"),
         (("--holdout", "cells", "--density", "2"), "density is 2"),
-        (("--shots", "5000", "--methods", "item_mean"), "no model has more than 5,000 responses"),
+        (("--shots", "5000", "--methods", "item_mean"), "5,000 shots are all that any hidden"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(run, options, words):

@@ -185,7 +185,7 @@ def test_models_with_no_more_than_the_shots_are_not_held_out(rng):
     split = hold_out_shots(responses, lineage, seed=0, k=3, share=0.9)
     assert split.models == ("a",)
     assert split.train.n_observed == 12 + 3 + 3
-    with pytest.raises(InputError, match="no model has more than 12 responses; lower k"):
+    with pytest.raises(InputError, match="12 shots are all that any hidden model has; give fewer"):
         hold_out_shots(responses, lineage, seed=0, k=12)
 
 

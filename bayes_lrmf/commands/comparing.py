@@ -54,6 +54,10 @@ def evaluate(
     from bayes_lrmf.responses import read_responses
 
     one_of(holdout, study.HOLDOUTS, name="holdout")
+    given = click.get_current_context().get_parameter_source
+    for option, of in (("shots", "cold"), ("density", "cells")):
+        if holdout != of and given(option) is click.core.ParameterSource.COMMANDLINE:
+            say(f"note: --{option} is for --holdout {of}; hold-out {holdout} does not use it")
     chosen = list(DEFAULT_METHODS) if methods is None else listed(methods, "--methods")
     for name in chosen:
         if name not in METHODS:
@@ -107,7 +111,9 @@ def evaluate(
             "in full on a benchmark, so that there is no score to hold them against"
         )
     for name in dict.fromkeys(found.metrics["holdout"]):
-        print(f"{name}, seeds {seeds}; * best")
+        print(f"{name}, seeds {','.join(map(str, dict.fromkeys(draws)))}; * best")
         print(readable_table(found, name).to_string(index=False))
+    if len(chosen) > 1:
+        print("Differences weigh each hidden model alike (columns: each cell), ± over families.")
     emit(found.metrics, output)
     study.remove_parts(found.parts)

@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bayes_lrmf.checks import InputError, one_of
+from bayes_lrmf.checks import InputError, nearest, one_of
 from bayes_lrmf.console import SEED, checked_output, emit, limit_options, model_names, say
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bayes_lrmf.lineage import Lineage
     from bayes_lrmf.posterior import Posterior
+    from bayes_lrmf.responses import Responses
 
 __all__ = ["add", "flag", "predict"]
 
 LEVELS = ("benchmark", "item", "rank")
+_MOST_NAMED = 3
 
 
 @click.command()
@@ -150,6 +153,7 @@ def add(
     planned = None if plan is None else _table(plan, "plan")
     drawn = None if planned is None or table is None else at_random(table, planned)
     fitted = read_posterior(posterior)
+    _say_roots(fitted, tree, table)
     grown = grow(fitted, lineage=tree, responses=table, key=jax.random.key(seed))
     for note in grown.design.notes[len(fitted.design.notes) :]:
         say(f"note: {note}")
@@ -167,6 +171,22 @@ def add(
     say(f"{what} added, written to {output}")
     if compared is not None and drawn is not None:
         _show_comparison(compared, drawn[1])
+
+
+def _say_roots(fitted: Posterior, tree: Lineage | None, table: Responses | None) -> None:
+    """Tell of new models without a recorded parent, which misspelt ones are, and of near names."""
+    known = fitted.design.periphery.index
+    named = [*(tree.nodes if tree else ()), *(table.models if table else ())]
+    children = set(tree.nodes[tree.child]) if tree else set()
+    roots = [m for m in dict.fromkeys(named) if m not in known and m not in children]
+    if not roots:
+        return
+    shown = []
+    for name in roots[:_MOST_NAMED]:
+        close = nearest(name, known)
+        shown.append(f"{name} (not {close}?)" if close else name)
+    more = f" and {len(roots) - len(shown):,} more" if len(roots) > len(shown) else ""
+    say(f"note: new, and without a recorded parent: {', '.join(shown)}{more}")
 
 
 def _table(path: str, what: str) -> pd.DataFrame:
