@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from bayes_lrmf.inference.vb_field import FieldPrior
 from bayes_lrmf.inference.vb_fit import VariationalFit
+from bayes_lrmf.inference.vb_steps import DirectedPrior
 
 __all__ = ["Closed", "close", "close_briefly"]
 
 _FEWEST_PASSES, _MOST_PASSES = 3, 100
 _DAMPED_AT = (10, 20, 40, 60)
+_WINDOW = 10
 _NOISE_CHANGE = 2e-3
 _WEIGHT_CHANGE = 0.1
 _SCALE_ROUNDS = 150
@@ -111,14 +115,23 @@ def _with_items_of(fit: VariationalFit, bound: VariationalFit) -> VariationalFit
 
 
 def _with_passes(fit: VariationalFit, bound: VariationalFit) -> tuple[VariationalFit, bool]:
+    """Return the fit whose weights and noise suit its covariances, and whether they rest.
+
+    Some weights have no value that suits: at one side of a threshold the best one lies at the
+    other. Shorter steps leave them close to it. Those that go anywhere are told by a window.
+    """
+    past: deque[FieldPrior | DirectedPrior] = deque(maxlen=1)
     for n in range(1, _MOST_PASSES + 1):
         if n in _DAMPED_AT:
             fit = dataclasses.replace(fit, prior=fit.prior.damped())
+            past = deque(maxlen=_WINDOW)
+        past.append(fit.prior)
         before, fit = fit, fit.with_curvature(bound)
         noise = 0.0 if fit.noise_sd is None else np.abs(fit.noise_sd / before.noise_sd - 1).max()
-        change = fit.prior.change_of_weights(before.prior)
-        if n >= _FEWEST_PASSES and noise < _NOISE_CHANGE and change < _WEIGHT_CHANGE:
-            return fit, True
+        if n >= _FEWEST_PASSES and len(past) == past.maxlen and noise < _NOISE_CHANGE:
+            change = max(fit.prior.change_of_weights(other) for other in past)
+            if change < _WEIGHT_CHANGE:
+                return fit, True
     return fit, False
 
 

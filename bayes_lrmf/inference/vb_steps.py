@@ -285,13 +285,12 @@ class DirectedPrior:
         return dataclasses.replace(self, damping=self.damping / 2)
 
     def change_of_weights(self, before: DirectedPrior) -> float:
-        """Return the largest change of a weight's logarithm, as it would be if never `damped`."""
+        """Return the largest change of a weight's logarithm."""
         pairs = (
             (self.factor_weight, before.factor_weight),
             (self.effect_weight, before.effect_weight),
         )
-        change = max(np.abs(np.log(new / old)).max(initial=0.0) for new, old in pairs)
-        return float(change) * _DAMPING / self.damping
+        return float(max(np.abs(np.log(new / old)).max(initial=0.0) for new, old in pairs))
 
     def reweighed(self, moments: Moments, nodes: np.ndarray) -> DirectedPrior:
         """Renew weights of steps to some nodes, shape (n,), their variances integrated out."""

@@ -116,21 +116,22 @@ def test_weights_of_steps_come_to_rest_where_results_contradict_the_parents(coun
 
 @dataclasses.dataclass(frozen=True)
 class Swinging:
-    """A weight whose best value lies on the other side of none, `times` as far."""
+    """A weight whose best value lies on the other side of zero, or always as far ahead."""
 
     at: float = 1.0
     damping: float = 0.5
-    times: float = 3.0
+    ahead: float = 0.0
 
     def damped(self):
         return dataclasses.replace(self, damping=self.damping / 2)
 
     def change_of_weights(self, before):
-        return abs(self.at - before.at) * 0.5 / self.damping
+        return abs(self.at - before.at)
 
     def swung(self):
-        at = np.clip(self.at - self.damping * (1 + self.times) * self.at, -2, 2)
-        return dataclasses.replace(self, at=float(at))
+        other = -1.0 if self.at > 0 else 1.0
+        target = self.at + self.ahead if self.ahead else other
+        return dataclasses.replace(self, at=self.at + self.damping * (target - self.at))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +149,8 @@ def test_weights_that_go_back_and_forth_are_brought_to_rest(monkeypatch):
     fit, settled = vb_closing._with_passes(Passing(Swinging()), None)
     assert settled
     assert abs(fit.prior.at) < 0.1
-    # Short steps are no rest: where they still go back and forth at the end, it says so.
-    assert not vb_closing._with_passes(Passing(Swinging(times=80.0)), None)[1]
+    # Short steps alone are no rest.
+    assert not vb_closing._with_passes(Passing(Swinging(ahead=1.5)), None)[1]
     monkeypatch.setattr(vb_closing, "_DAMPED_AT", ())
     assert not vb_closing._with_passes(Passing(Swinging()), None)[1]
 
