@@ -107,7 +107,7 @@ def _scores(drawn: ScoreDraws, ci_prob: float) -> pd.DataFrame:
         {
             "model": np.repeat(drawn.models, n_benchmarks),
             "benchmark": np.tile(drawn.benchmarks, n_models),
-            "mean": scores.mean(0, dtype=float).ravel(),
+            "mean": drawn.mean().ravel(),
             "lower": lower.ravel(),
             "upper": upper.ravel(),
             "n_items": drawn.n_items.ravel(),

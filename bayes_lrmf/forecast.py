@@ -48,7 +48,7 @@ class Forecast:
     @property
     def means(self) -> np.ndarray:
         """Expected benchmark scores, shape (n_models, n_benchmarks)."""
-        return np.asarray(self.scores.scores.mean(0, dtype=np.float64))
+        return self.scores.mean()
 
     def intervals(self, ci_prob: float) -> tuple[np.ndarray, np.ndarray]:
         """Return lower and upper ends of equal-tailed intervals of the scores.

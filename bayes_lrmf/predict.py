@@ -74,6 +74,10 @@ class ScoreDraws:
         scores, _ = self.with_average()
         return np.stack([pd.DataFrame(-draw).rank().to_numpy() for draw in scores])
 
+    def mean(self) -> np.ndarray:
+        """Return expected scores, float64 of shape (n_models, n_benchmarks)."""
+        return self._whole(self.scores.mean(0, dtype=np.float64))
+
     def intervals(self, ci_prob: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the ends of equal-tailed intervals, float64 of shape (n_models, n_benchmarks).
 
@@ -295,7 +299,7 @@ def predict_benchmarks(
     ci_prob = probability(ci_prob, name="ci_prob")
     draws = score_draws(posterior, key=key, models=models, n_draws=n_draws, progress=progress)
     ends = None if posterior.is_point else draws.intervals(ci_prob)
-    summary = _summary(draws.scores, ends)
+    summary = _summary(draws.scores, ends) | {"mean": draws.mean()}
     n_models, n_benchmarks = draws.n_items.shape
     return pd.DataFrame(
         {
