@@ -591,3 +591,13 @@ def test_item_tables_have_a_greatest_size(point, monkeypatch):
     with pytest.raises(InputError, match="120 item predictions") as caught:
         predict_items(point, key=KEY, models=models)
     assert "--models" in str(caught.value)
+
+
+def test_a_point_of_noisy_counts_has_no_luck_in_it():
+    spec = dataclasses.replace(read_spec("laplacian"), likelihood="logit_normal", rank=1)
+    data = simulate(spec, key=KEY, n_models=15, n_items=8, n_benchmarks=2, trials=40, density=0.6)
+    design = make_design(data.responses, spec, lineage=data.lineage)
+    point = fit_map(design, spec, key=KEY, max_iterations=40)
+    for predicted in (predict_items, predict_benchmarks):
+        a, b = (predicted(point, key=jax.random.key(seed)) for seed in (0, 1))
+        np.testing.assert_array_equal(a["mean"], b["mean"])

@@ -341,7 +341,7 @@ def test_coverage_counts_scores_inside(key):
     forecast = posterior_forecast(fitted, models, key=key, n_draws=100)
     found = score(forecast, split, families(list(data.responses.models), data.lineage))
     y = pd.DataFrame(split.test.dense).T.groupby(data.responses.benchmark_index).mean().T
-    y = y.to_numpy().ravel().astype(np.float32)
+    y = y.to_numpy().ravel()
     for ci_prob in (0.5, 0.9):
         rows = predict_benchmarks(fitted, key=key, models=models, ci_prob=ci_prob, n_draws=100)
         inside = (rows["lower"] <= y) & (y <= rows["upper"])
