@@ -266,7 +266,7 @@ def _drawn(
             ]
     for at in rng.permutation(len(groups)):
         state, u, items = groups[at]
-        # Of what is left to run half stays: a score that is known needs no check.
+        # Of few that are left half stay, if they can: a score that is known needs no check.
         n = max(min(_SPOT, len(items) // 2), FEWEST_AT_RANDOM)
         # How many does not depend on which: to leave dear ones out, or to draw again where a draw
         # is dear, would make it a draw of the others.
