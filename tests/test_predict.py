@@ -123,7 +123,8 @@ def test_ends_of_intervals_are_fractions_of_items():
 
 
 def test_ends_that_are_promised_hold_both():
-    scores = np.repeat(np.array([0.1, 0.2, 0.3, 0.4], np.float32), [30, 70, 70, 30])[:, None, None]
+    values = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], np.float32)
+    scores = np.repeat(values, [5, 25, 70, 70, 25, 5])[:, None, None]
     counted = np.array([[10]])
     one = ScoreDraws(
         np.array(["a"], object), np.array(["x"], object), scores, counted, 0 * counted, "conformal"
@@ -286,6 +287,30 @@ def by_hand(monkeypatch):
     )
     monkeypatch.setattr(predictions, "noise_sd_of", lambda *_: parts.noise_sd)
     return SimpleNamespace(design=design, is_point=False, kind="predictive"), parts
+
+
+def test_the_last_items_of_a_long_benchmark_are_drawn_one_by_one(monkeypatch):
+    """An easy one and a hard one: .954 squared and .046 squared for one right."""
+    n_draws, n_items = 4000, 80
+    k = np.ones((1, n_items))
+    k[0, -2:] = 0
+    design = SimpleNamespace(
+        models=np.array(["m"], object), n_items=n_items, benchmarks=np.array(["x"], object),
+        items=pd.DataFrame({"benchmark": "x", "item": range(n_items), "trials": 1}),
+        benchmark_index=np.zeros(n_items, int),
+        responses=SimpleNamespace(matrices=lambda _: (k, k)),
+    )  # fmt: skip
+    cols = np.zeros((n_draws, 1, n_items), np.float32)
+    cols[:, 0, -2:] = 3.0, -3.0
+    rows = np.ones((n_draws, 1, 1), np.float32)
+    told = np.arange(1), rows, cols, {}, np.random.default_rng(5)
+    monkeypatch.setattr(predictions, "_prepared", lambda *_: told)
+    monkeypatch.setattr(predictions, "noise_sd_of", lambda *_: None)
+    posterior = SimpleNamespace(design=design, is_point=False, kind="predictive")
+    right = np.rint(score_draws(posterior, key=KEY).scores.ravel() * n_items) - 78
+    p = scipy.special.expit(3.0)
+    expected = [p * (1 - p), p**2 + (1 - p) ** 2, p * (1 - p)]
+    np.testing.assert_allclose([(right == n).mean() for n in range(3)], expected, atol=0.015)
 
 
 def test_scores_are_what_was_seen_and_counts_of_what_is_left(by_hand, monkeypatch):
