@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> None:
         # A file of names in the encoding of a terminal would not be read back.
         with contextlib.suppress(AttributeError, ValueError):
             sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    given = sys.argv[1:] if arguments is None else arguments
+    if any("\0" in word for word in given):
+        _fail("an argument holds a null character, which no name or path has; correct it")
     try:
         with answered(lambda line: say(f"bayes-lrmf: {line}")):
             code = _cli.main(arguments, prog_name="bayes-lrmf", standalone_mode=False)

@@ -86,7 +86,7 @@ def checked_output(
     """
     if path is None:
         return
-    if any(given and _is_file(path, given.removeprefix("@")) for given in inputs):
+    if any(given and _place(path) == _place(given.removeprefix("@")) for given in inputs):
         raise InputError("the output would replace an input", where=path, fix="name them apart")
     target = Path(path)
     if target.is_dir():
@@ -99,20 +99,20 @@ def checked_output(
         raise InputError("unknown kind of output", where=path, fix="end it in " + suffixes[0])
 
 
-def _is_file(path: str, other: str) -> bool:
-    return os.path.realpath(path) == os.path.realpath(other)
+def _place(path: str) -> str:
+    return os.path.realpath(path)
 
 
 def checked_outputs(
     outputs: Mapping[str, str | None], *, suffixes: tuple[str, ...], inputs: Iterable[str] = ()
 ) -> None:
     """Refuse outputs, by option, that cannot be written or would replace each other or an input."""
-    taken = {os.path.realpath(path): "the input" for path in inputs}
+    taken = {_place(path): "the input" for path in inputs}
     for option, path in outputs.items():
         checked_output(path, suffixes=suffixes)
         if path is None:
             continue
-        place = os.path.realpath(path)
+        place = _place(path)
         if place in taken:
             raise InputError(
                 f"{option} and {taken[place]} are one file", where=path, fix="name them apart"

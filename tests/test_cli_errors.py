@@ -466,6 +466,18 @@ def test_outputs_that_would_replace_an_input_are_refused(refused, command):
     assert_words(refused(*command), ("would replace an input", command[-1], "name them apart"))
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("fit", "r\0.csv", "-o", "q.nc"),
+        ("import", "lighteval", "r.csv", "\0"),
+        ("simulate", "-o", "x\0"),
+    ],
+)
+def test_null_characters_are_refused(refused, command):
+    assert_words(refused(*command), ("null character", "correct it"))
+
+
 def test_aliases_need_a_lineage(refused):
     line = refused("fit", "r.csv", "--aliases", "none.csv", "-o", "p.nc", alone=False)
     assert_words(line, ("--aliases", "give --lineage"))

@@ -178,8 +178,9 @@ def _read_command(data: bytes, folder: Path) -> None:
     words = [str(word)[:1000] for word in (given if isinstance(given, list) else [given])]
     # Nothing is written outside of the folder, and nothing asked of the Hub.
     words = [w for w in words if not w.startswith(("/", "~")) and ".." not in w and "=/" not in w]
-    if "hub" in words and "--offline" not in words:
-        words.append("--offline")
+    if "hub" in words:
+        # Twice: an option before it may take the first for its value.
+        words += ["--offline", "--offline"]
     lay_inputs(folder)
     environment = dict(os.environ)
     try:
