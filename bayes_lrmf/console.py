@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SEED",
+    "TABLES",
     "Commands",
     "checked_output",
     "checked_outputs",
@@ -30,9 +31,11 @@ __all__ = [
     "numbers",
     "say",
     "warn_of_strangers",
+    "was_given",
 ]
 
 SEED = click.IntRange(0, 2**32 - 1)
+TABLES = (".csv", ".csv.gz", ".parquet", ".pq")
 TERMINAL_ROWS = 40
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -58,6 +61,12 @@ def limit_options[**P, R](command: Callable[P, R]) -> Callable[P, R]:
     ):
         command = option(command)
     return command
+
+
+def was_given(option: str) -> bool:
+    """Whether an option, by the name of its parameter, stands on the command line."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def say(line: str) -> None:
@@ -86,7 +95,8 @@ def checked_output(
     """
     if path is None:
         return
-    if any(given and _place(path) == _place(given.removeprefix("@")) for given in inputs):
+    place = os.path.realpath(path)
+    if any(given and place == os.path.realpath(given.removeprefix("@")) for given in inputs):
         raise InputError("the output would replace an input", where=path, fix="name them apart")
     target = Path(path)
     if target.is_dir():
@@ -99,20 +109,19 @@ def checked_output(
         raise InputError("unknown kind of output", where=path, fix="end it in " + suffixes[0])
 
 
-def _place(path: str) -> str:
-    return os.path.realpath(path)
-
-
 def checked_outputs(
-    outputs: Mapping[str, str | None], *, suffixes: tuple[str, ...], inputs: Iterable[str] = ()
+    outputs: Mapping[str, str | None],
+    *,
+    suffixes: tuple[str, ...],
+    inputs: Sequence[str | None] = (),
 ) -> None:
-    """Refuse outputs, by option, that cannot be written or would replace each other or an input."""
-    taken = {_place(path): "the input" for path in inputs}
+    """Refuse outputs, by option, as `checked_output` does, and those that are one file."""
+    taken: dict[str, str] = {}
     for option, path in outputs.items():
-        checked_output(path, suffixes=suffixes)
+        checked_output(path, suffixes=suffixes, inputs=inputs)
         if path is None:
             continue
-        place = _place(path)
+        place = os.path.realpath(path)
         if place in taken:
             raise InputError(
                 f"{option} and {taken[place]} are one file", where=path, fix="name them apart"

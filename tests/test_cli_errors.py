@@ -443,7 +443,7 @@ def test_wrong_options_of_evaluate(option, value, words, refused):
 def test_outputs_that_are_one_file_are_refused(refused):
     Path("t.csv").write_text("fullname,Base Model\norg/a,org/b\n")
     for command, words in (
-        (("leaderboard", "t.csv", "-o", "t.csv"), ("-o and the input", "name them apart")),
+        (("leaderboard", "t.csv", "-o", "t.csv"), ("would replace an input", "name them apart")),
         (
             ("leaderboard", "t.csv", "-o", "o.csv", "--models-out", "./o.csv"),
             ("--models-out and -o",),

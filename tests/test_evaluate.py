@@ -269,6 +269,8 @@ def test_conformal_intervals_need_no_tuning():
         (("--holdout", "time", "--methods", "item_mean"), "needs dates of models"),
         (("--holdout", "cells", "--density", "2"), "density is 2"),
         (("--shots", "5000", "--methods", "item_mean"), "5,000 shots are all that any hidden"),
+        # Refused before the first of them is run.
+        (("--shots", "0,5000", "--methods", "item_mean"), "5,000 shots are all that any hidden"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(run, options, words):
@@ -277,3 +279,4 @@ def test_mistakes_are_one_line_and_exit_2(run, options, words):
     assert words in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not Path("out.csv").exists()
+    assert not Path("out.csv.parts").exists()

@@ -7,7 +7,16 @@ from pathlib import Path
 import click
 
 from bayes_lrmf.checks import InputError, one_of
-from bayes_lrmf.console import checked_output, emit, listed, numbers, say, warn_of_strangers
+from bayes_lrmf.console import (
+    TABLES,
+    checked_output,
+    emit,
+    listed,
+    numbers,
+    say,
+    warn_of_strangers,
+    was_given,
+)
 
 __all__ = ["evaluate"]
 
@@ -45,7 +54,7 @@ def evaluate(
     interruption.
     """
     inputs = (responses, lineage, aliases, models_table, items_table)
-    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"), inputs=inputs)
+    checked_output(output, suffixes=TABLES, inputs=inputs)
     from bayes_lrmf import evaluate as study
     from bayes_lrmf.evaluation import readable_table
     from bayes_lrmf.lineage import read_lineage
@@ -54,9 +63,8 @@ def evaluate(
     from bayes_lrmf.responses import read_responses
 
     one_of(holdout, study.HOLDOUTS, name="holdout")
-    given = click.get_current_context().get_parameter_source
     for option, of in (("shots", "cold"), ("density", "cells")):
-        if holdout != of and given(option) is click.core.ParameterSource.COMMANDLINE:
+        if holdout != of and was_given(option):
             say(f"note: --{option} is for --holdout {of}; hold-out {holdout} does not use it")
     chosen = list(DEFAULT_METHODS) if methods is None else listed(methods, "--methods")
     for name in chosen:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import click
 
 from bayes_lrmf.checks import InputError, nearest, one_of
-from bayes_lrmf.console import SEED, checked_output, emit, limit_options, model_names, say
+from bayes_lrmf.console import (
+    SEED,
+    TABLES,
+    checked_output,
+    emit,
+    limit_options,
+    model_names,
+    say,
+    was_given,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,13 +55,11 @@ def predict(
     With --merge, predict the scores of a merge that need not exist, and the probabilities that it
     beats each parent and the best of them.
     """
-    tables = (".csv", ".csv.gz", ".parquet", ".pq")
-    checked_output(output, suffixes=tables, inputs=(models, recipe))
+    checked_output(output, suffixes=TABLES, inputs=(models, recipe))
     one_of(level, LEVELS, name="level")
     if recipe is not None:
         for option in ("models", "level"):
-            source = click.get_current_context().get_parameter_source(option)
-            if source is not click.core.ParameterSource.DEFAULT:
+            if was_given(option):
                 raise InputError(
                     "not for a merge", where=f"--{option}", fix="leave it out, or --merge"
                 )
@@ -251,8 +258,7 @@ def flag(
     become known best, or, with --max-width, --threshold or --top-k, so that what these ask is
     decided.
     """
-    tables = (".csv", ".csv.gz", ".parquet", ".pq")
-    checked_output(output, suffixes=tables, inputs=(models, runnable, costs))
+    checked_output(output, suffixes=TABLES, inputs=(models, runnable, costs))
     if sum(rule is not None for rule in (max_width, threshold, top_k)) > 1:
         raise InputError(
             "more than one of --max-width, --threshold and --top-k", fix="give one of them"

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bayes_lrmf.checks import InputError, one_of
-from bayes_lrmf.console import SEED, checked_output, emit, say, warn_of_strangers
+from bayes_lrmf.console import (
+    SEED,
+    TABLES,
+    checked_output,
+    emit,
+    say,
+    warn_of_strangers,
+    was_given,
+)
 from bayes_lrmf.interruption import EXIT_CODE
 
 if TYPE_CHECKING:
@@ -217,9 +225,8 @@ def fit(
 
 
 def _say_unused(method: str) -> None:
-    given = click.get_current_context().get_parameter_source
     for name, methods in _ONLY_OF.items():
-        if method not in methods and given(name) is click.core.ParameterSource.COMMANDLINE:
+        if method not in methods and was_given(name):
             option = "--" + name.replace("_", "-")
             say(f"note: {option} is for {', '.join(methods)}; method {method} does not use it")
 
@@ -274,7 +281,7 @@ def diagnose(posterior: str, lineage: bool, provenance: bool, output: str | None
     recorded parents that the responses contradict and close models without a recorded parent.
     --provenance prints digests of the data, the spec and the code, and versions.
     """
-    checked_output(output, suffixes=(".csv", ".csv.gz", ".parquet", ".pq"))
+    checked_output(output, suffixes=TABLES)
     if output is not None and not lineage:
         raise InputError("a verdict is not a table", where=output, fix="add --lineage, or drop -o")
     if lineage and provenance:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bayes_lrmf.checks import InputError
-from bayes_lrmf.console import Commands, checked_outputs, emit, listed, say
+from bayes_lrmf.console import TABLES, Commands, checked_outputs, emit, listed, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from bayes_lrmf.responses import Responses
     from bayes_lrmf.sources.imported import Imported
 
-__all__ = ["TABLES", "at_hand", "import_group", "metric_option", "show", "table_options"]
-
-TABLES = (".csv", ".csv.gz", ".parquet", ".pq")
+__all__ = ["at_hand", "import_group", "metric_option", "show", "table_options"]
 
 
 @click.group("import", cls=Commands)

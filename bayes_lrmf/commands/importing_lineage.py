@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bayes_lrmf.checks import InputError
-from bayes_lrmf.commands.importing import TABLES, at_hand
-from bayes_lrmf.console import checked_output, checked_outputs, emit, model_names, say
+from bayes_lrmf.commands.importing import at_hand
+from bayes_lrmf.console import TABLES, checked_output, checked_outputs, emit, model_names, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bayes_lrmf.inference.vb_field import FieldPrior
 from bayes_lrmf.inference.vb_fit import VariationalFit
-from bayes_lrmf.inference.vb_steps import DirectedPrior
 
 __all__ = ["Closed", "close", "close_briefly"]
 
@@ -120,7 +118,7 @@ def _with_passes(fit: VariationalFit, bound: VariationalFit) -> tuple[Variationa
     Some weights have no value that suits: at one side of a threshold the best one lies at the
     other. Shorter steps leave them close to it. Those that go anywhere are told by a window.
     """
-    past: deque[FieldPrior | DirectedPrior] = deque(maxlen=1)
+    past: deque[Any] = deque(maxlen=1)
     for n in range(1, _MOST_PASSES + 1):
         if n in _DAMPED_AT:
             fit = dataclasses.replace(fit, prior=fit.prior.damped())
